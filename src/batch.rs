@@ -1,0 +1,113 @@
+//! The arena: the frames of one receive, in the layout of a QEMU stream whatever they came by.
+//!
+//! So a run of frames that leave by one stream port is one slice and one write: nothing is framed
+//! again, copied or allocated per frame.
+
+use hub_protocol::stream::{self, BadLength, Scan};
+
+/// Octets that one receive takes at the most.
+pub const ARENA: usize = 256 * 1024;
+
+/// Whole frames, received at once from one port.
+#[derive(Debug)]
+pub struct FrameBatch {
+    arena: Box<[u8]>,
+    /// Octets of whole records.
+    whole: usize,
+}
+
+impl Default for FrameBatch {
+    fn default() -> Self {
+        Self { arena: vec![0; ARENA].into_boxed_slice(), whole: 0 }
+    }
+}
+
+impl FrameBatch {
+    /// Forgets the frames.
+    pub fn clear(&mut self) {
+        self.whole = 0;
+    }
+
+    /// Takes octets of a stream: first `tail`, the beginning of a record that an earlier call cut,
+    /// then what `read` puts into the room behind it. Leaves in `tail` what is not whole yet.
+    ///
+    /// Returns the octets that were read and the room there was. On an error of `read`, `tail` is
+    /// as before. An impossible length ends the batch; it is returned to be acted upon after the
+    /// frames before it.
+    pub fn fill_stream(
+        &mut self,
+        tail: &mut Vec<u8>,
+        read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
+    ) -> std::io::Result<Filled> {
+        let held = tail.len();
+        self.arena[..held].copy_from_slice(tail);
+        let room = &mut self.arena[held..];
+        let offered = room.len();
+        let taken = read(room)?;
+        let bytes = &self.arena[..held + taken];
+        let Scan { whole, fault } = stream::scan(bytes);
+        self.whole = whole;
+        tail.clear();
+        tail.extend_from_slice(&bytes[whole..]);
+        if tail.is_empty() {
+            // A link that idles keeps no memory.
+            *tail = Vec::new();
+        }
+        Ok(Filled { taken, offered, fault })
+    }
+
+    /// The frames, as records of a stream.
+    pub fn records(&self) -> &[u8] {
+        &self.arena[..self.whole]
+    }
+}
+
+/// What [`FrameBatch::fill_stream`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Octets read.
+    pub taken: usize,
+    /// Octets that there was room for.
+    pub offered: usize,
+    /// The impossible length that ended the batch.
+    pub fault: Option<BadLength>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn feed<'a>(bytes: &'a [u8]) -> impl FnOnce(&mut [u8]) -> io::Result<usize> + 'a {
+        move |room| {
+            room[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    #[test]
+    fn a_cut_record_waits_in_the_tail() {
+        let (mut batch, mut tail) = (FrameBatch::default(), Vec::new());
+        let filled = batch.fill_stream(&mut tail, feed(b"\0\0\0\x02ab\0\0\0\x03c")).unwrap();
+        assert_eq!(filled, Filled { taken: 11, offered: ARENA, fault: None });
+        assert_eq!((batch.records(), tail.as_slice()), (&b"\0\0\0\x02ab"[..], &b"\0\0\0\x03c"[..]));
+
+        let kept = tail.clone();
+        batch.clear();
+        batch.fill_stream(&mut tail, |_| Err(io::ErrorKind::WouldBlock.into())).unwrap_err();
+        assert_eq!((batch.records().len(), &tail), (0, &kept), "an error loses nothing");
+
+        let filled = batch.fill_stream(&mut tail, feed(b"de")).unwrap();
+        assert_eq!(filled.offered, ARENA - 5);
+        assert_eq!(batch.records(), b"\0\0\0\x03cde");
+        assert_eq!(tail.capacity(), 0);
+    }
+
+    #[test]
+    fn a_bad_length_comes_after_the_frames_before_it() {
+        let (mut batch, mut tail) = (FrameBatch::default(), Vec::new());
+        let filled = batch.fill_stream(&mut tail, feed(b"\0\0\0\x01a\xff\xff\xff\xff")).unwrap();
+        assert_eq!(filled.fault, Some(BadLength(u32::MAX)));
+        assert_eq!(batch.records(), b"\0\0\0\x01a");
+    }
+}

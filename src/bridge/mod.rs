@@ -1,0 +1,253 @@
+//! The pure core: a frame and the time come in, a [`Verdict`] goes out.
+//!
+//! Transparent bridging as in IEEE 802.1Q clause 8, for a segment that keeps VLAN tags as they are:
+//! learn where each source is, forward to where the destination was heard, flood the rest, and
+//! never send a frame back out of the port it came from. Reserved group addresses cross like any
+//! other group, because the segment stands for a wire, except PAUSE in switch mode.
+
+mod fdb;
+mod ports;
+
+use std::time::{Duration, Instant};
+
+use hub_protocol::ethernet::{ETHERTYPE_RARP, Header, PAUSE_ADDRESS};
+
+pub use fdb::{Conflict, FdbCounters, FdbRow};
+pub use ports::{MAX_PORTS, PortId, PortSet};
+
+use crate::discard::DiscardReason;
+use fdb::Fdb;
+
+/// How frames are forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Every frame goes to every other port.
+    Hub,
+    /// A frame goes where its destination was last heard.
+    Switch,
+}
+
+/// What a bridge is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct BridgeConfig {
+    /// Hub or switch.
+    pub mode: Mode,
+    /// How long a silent station is remembered.
+    pub ageing: Duration,
+    /// The most stations that are remembered.
+    pub fdb_max: usize,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It leaves by this port.
+    Forward(PortId),
+    /// It leaves by all of these.
+    Flood(Flood),
+    /// It goes no further.
+    Discard(DiscardReason),
+}
+
+/// Where a flooded frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flood {
+    /// Its egress ports: at least one.
+    pub ports: PortSet,
+    /// The one among them that its sender has to wait for: where a hub last heard the
+    /// destination, or the only one. The others get best-effort copies.
+    pub awaited: Option<PortId>,
+}
+
+/// The bridge: its ports and what it has learned.
+#[derive(Debug)]
+pub struct Bridge {
+    mode: Mode,
+    ports: PortSet,
+    fdb: Fdb,
+}
+
+impl Bridge {
+    /// A bridge without ports.
+    pub fn new(config: BridgeConfig) -> Self {
+        Self { mode: config.mode, ports: PortSet::default(), fdb: Fdb::new(config.ageing, config.fdb_max) }
+    }
+
+    /// Adds a port; nothing that was learned changes.
+    pub fn attach(&mut self, port: PortId) {
+        self.ports.insert(port);
+    }
+
+    /// Takes a port away, and the stations that were heard on it.
+    pub fn detach(&mut self, port: PortId) {
+        self.ports.remove(port);
+        self.fdb.flush(port);
+    }
+
+    /// Learns from `frame`, which came in on `ingress`, and decides where it goes.
+    pub fn relay(&mut self, ingress: PortId, frame: &[u8], now: Instant) -> Verdict {
+        let Some(header) = Header::parse(frame) else {
+            let reason = if frame.is_empty() { DiscardReason::Empty } else { DiscardReason::Runt };
+            return Verdict::Discard(reason);
+        };
+        self.learn(ingress, &header, now);
+        let heard = match header.destination {
+            PAUSE_ADDRESS if self.mode == Mode::Switch => return Verdict::Discard(DiscardReason::Pause),
+            group if group.is_group() => None,
+            station => self.fdb.lookup(header.vid, station, now),
+        };
+        match (self.mode, heard) {
+            (Mode::Switch, Some(port)) if port == ingress => Verdict::Discard(DiscardReason::SamePort),
+            (Mode::Switch, Some(port)) => Verdict::Forward(port),
+            (Mode::Switch | Mode::Hub, _) => self.flood(ingress, heard),
+        }
+    }
+
+    fn learn(&mut self, ingress: PortId, header: &Header, now: Instant) {
+        if !header.source.is_station() {
+            return;
+        }
+        self.fdb.learn(header.vid, header.source, ingress, now);
+        if header.ethertype == ETHERTYPE_RARP {
+            self.fdb.announce(header.source, ingress, now);
+        }
+    }
+
+    fn flood(&self, ingress: PortId, heard: Option<PortId>) -> Verdict {
+        let mut ports = self.ports;
+        ports.remove(ingress);
+        if ports.is_empty() {
+            return Verdict::Discard(DiscardReason::NoPort);
+        }
+        let awaited = ports.only().or(heard.filter(|&port| ports.contains(port)));
+        Verdict::Flood(Flood { ports, awaited })
+    }
+
+    /// Frees what has aged out.
+    pub fn sweep(&mut self, now: Instant) {
+        self.fdb.sweep(now);
+    }
+
+    /// Does the bridge remember any station, so that a sweep may find something?
+    pub fn has_stations(&self) -> bool {
+        !self.fdb.is_empty()
+    }
+
+    /// A fight of two ports over one station that began since the last call.
+    pub fn take_conflict(&mut self) -> Option<Conflict> {
+        self.fdb.take_conflict()
+    }
+
+    /// What happened to the filtering database so far.
+    pub fn fdb_counters(&self) -> FdbCounters {
+        self.fdb.counters()
+    }
+
+    /// The stations remembered, by VID and address.
+    pub fn fdb_rows(&self, now: Instant) -> Vec<FdbRow> {
+        self.fdb.rows(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(index: usize) -> PortId {
+        PortId::new(index).unwrap()
+    }
+
+    fn bridge(mode: Mode, ports: usize) -> (Bridge, Instant) {
+        let config = BridgeConfig { mode, ageing: Duration::from_secs(300), fdb_max: 64 };
+        let mut bridge = Bridge::new(config);
+        for index in 0..ports {
+            bridge.attach(port(index));
+        }
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary start of virtual time")]
+        (bridge, Instant::now())
+    }
+
+    fn frame(destination: u8, source: u8) -> Vec<u8> {
+        let mut frame = vec![0x52, 0, 0, 0, 0, destination, 0x52, 0, 0, 0, 0, source];
+        frame.extend_from_slice(&[0x08, 0x00, 1, 2, 3, 4]);
+        frame
+    }
+
+    fn to_group(last: u8) -> Vec<u8> {
+        let mut frame = frame(0, 1);
+        frame[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, last]);
+        frame
+    }
+
+    fn flood(ports: &[usize], awaited: Option<usize>) -> Verdict {
+        let ports = ports.iter().map(|&index| port(index)).collect();
+        Verdict::Flood(Flood { ports, awaited: awaited.map(port) })
+    }
+
+    #[test]
+    fn a_switch_floods_learns_and_forwards() {
+        let (mut bridge, now) = bridge(Mode::Switch, 3);
+        assert_eq!(bridge.relay(port(0), &frame(2, 1), now), flood(&[1, 2], None));
+        assert_eq!(bridge.relay(port(1), &frame(1, 2), now), Verdict::Forward(port(0)));
+        assert_eq!(bridge.relay(port(0), &frame(2, 1), now), Verdict::Forward(port(1)));
+        assert_eq!(bridge.relay(port(1), &frame(2, 9), now), Verdict::Discard(DiscardReason::SamePort));
+        bridge.detach(port(1));
+        assert_eq!(bridge.relay(port(0), &frame(2, 1), now), flood(&[2], Some(2)));
+        bridge.detach(port(2));
+        assert_eq!(bridge.relay(port(0), &frame(2, 1), now), Verdict::Discard(DiscardReason::NoPort));
+    }
+
+    #[test]
+    fn a_hub_repeats_everything_and_waits_for_the_destination() {
+        let (mut bridge, now) = bridge(Mode::Hub, 3);
+        assert_eq!(bridge.relay(port(0), &frame(2, 1), now), flood(&[1, 2], None));
+        assert_eq!(bridge.relay(port(1), &frame(1, 2), now), flood(&[0, 2], Some(0)));
+        assert_eq!(bridge.relay(port(0), &to_group(1), now), flood(&[1, 2], None), "PAUSE too");
+        assert_eq!(bridge.relay(port(1), &frame(2, 9), now), flood(&[0, 2], None), "a wire filters nothing");
+    }
+
+    #[test]
+    fn reserved_groups_cross_except_pause() {
+        let (mut bridge, now) = bridge(Mode::Switch, 3);
+        for last in (0..=0x10).filter(|&last| last != 1) {
+            assert_eq!(bridge.relay(port(0), &to_group(last), now), flood(&[1, 2], None), "{last:#x}");
+        }
+        assert_eq!(bridge.relay(port(0), &to_group(1), now), Verdict::Discard(DiscardReason::Pause));
+    }
+
+    #[test]
+    fn runts_are_named() {
+        let (mut bridge, now) = bridge(Mode::Switch, 2);
+        assert_eq!(bridge.relay(port(0), &[], now), Verdict::Discard(DiscardReason::Empty));
+        assert_eq!(bridge.relay(port(0), &[0; 13], now), Verdict::Discard(DiscardReason::Runt));
+        assert_eq!(bridge.relay(port(0), &frame(2, 1)[..14], now), flood(&[1], Some(1)));
+    }
+
+    #[test]
+    fn group_and_zero_sources_are_never_learned() {
+        let (mut bridge, now) = bridge(Mode::Switch, 3);
+        let mut from_group = frame(1, 2);
+        from_group[6] |= 1;
+        let mut from_zero = frame(1, 0);
+        from_zero[6] = 0;
+        for frame in [from_group, from_zero] {
+            assert_eq!(bridge.relay(port(0), &frame, now), flood(&[1, 2], None));
+        }
+        assert!(!bridge.has_stations());
+    }
+
+    #[test]
+    fn an_announcement_moves_the_station_in_every_vlan() {
+        let (mut bridge, now) = bridge(Mode::Switch, 3);
+        let mut tagged = frame(9, 1);
+        tagged[12..16].copy_from_slice(&[0x81, 0x00, 0x60, 0x07]);
+        bridge.relay(port(0), &tagged, now);
+        let mut announcement = frame(0, 1);
+        announcement[..6].fill(0xff);
+        announcement[12..14].copy_from_slice(&ETHERTYPE_RARP.to_be_bytes());
+        bridge.relay(port(1), &announcement, now);
+        let mut answer = frame(1, 9);
+        answer[12..16].copy_from_slice(&[0x81, 0x00, 0x00, 0x07]);
+        assert_eq!(bridge.relay(port(2), &answer, now), Verdict::Forward(port(1)));
+    }
+}

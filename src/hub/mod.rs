@@ -1,0 +1,386 @@
+//! The loop: the only place where ports, bridge and doors meet, and the only reader of the clock.
+//!
+//! A turn takes what the poll told, flushes what can be written again, serves the ready ports one
+//! batch each, and reaps the dead. Nothing below calls back up.
+
+mod doors;
+mod drain;
+mod names;
+mod ports;
+mod run;
+mod slab;
+mod snapshot;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use mio::{Events, Poll, Registry, Token};
+
+pub use doors::Door;
+pub use snapshot::{PortRow, Snapshot};
+
+use crate::batch::FrameBatch;
+use crate::bridge::{Bridge, BridgeConfig, MAX_PORTS, PortId, PortSet, Verdict};
+use crate::config::PortOptions;
+use crate::link::{Link, Peer};
+use crate::port::Counters;
+use doors::Doors;
+use drain::Drain;
+use names::Names;
+use ports::{Gate, Ports, earlier};
+
+/// How often aged stations are swept out of memory.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Least time between two warnings about one port or one door.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Events taken from the poll at once.
+const EVENTS: usize = 256;
+
+/// The poll's tokens for sources that are not the hub's own: from here on.
+pub const OUTSIDE: usize = usize::MAX / 2;
+
+/// The time. The loop asks once a turn and hands the answer down.
+#[expect(clippy::disallowed_methods, reason = "the one place that may")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// What a hub is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct HubConfig {
+    /// How it forwards.
+    pub bridge: BridgeConfig,
+    /// The most ports, up to [`MAX_PORTS`].
+    pub max_ports: usize,
+    /// Octets of memory that all egress queues may hold together.
+    pub memory: usize,
+}
+
+/// What became possible on a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There may be something to receive.
+    pub readable: bool,
+    /// There may be room to send.
+    pub writable: bool,
+    /// The peer sends no more.
+    pub read_closed: bool,
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Hub {
+    poll: Poll,
+    events: Events,
+    bridge: Bridge,
+    batch: FrameBatch,
+    ports: Ports,
+    doors: Doors,
+    names: Names,
+    /// Ports that the poll called writable.
+    writable: Vec<PortId>,
+    /// Ports that somebody waits for since the last turn.
+    waited_for: PortSet,
+    /// Ports that may not be read in this turn, in their order.
+    kept: Vec<PortId>,
+    wake: Option<Instant>,
+    sweep: Option<Instant>,
+    drain: Option<Drain>,
+    /// The sum of all ports that are gone.
+    departed: Counters,
+    /// Frames received, times the ports that each was to leave by; one that was to leave by none
+    /// counts once.
+    copies: u64,
+}
+
+impl Hub {
+    /// A hub without ports.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no poll.
+    pub fn new(config: HubConfig) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            bridge: Bridge::new(config.bridge),
+            batch: FrameBatch::default(),
+            ports: Ports::new(config.max_ports, config.memory, registry),
+            doors: Doors::default(),
+            names: Names::default(),
+            writable: Vec::new(),
+            waited_for: PortSet::default(),
+            kept: Vec::new(),
+            wake: None,
+            sweep: None,
+            drain: None,
+            departed: Counters::default(),
+            copies: 0,
+        })
+    }
+
+    /// The poll, for sources from outside; their tokens start at [`OUTSIDE`].
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Adds a port for `link`. Its name is `stem` and the first free number.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room, or the link can't be polled.
+    pub fn attach(
+        &mut self,
+        stem: &str,
+        link: Box<dyn Link>,
+        peer: Peer,
+        options: PortOptions,
+        now: Instant,
+    ) -> io::Result<PortId> {
+        let name = self.names.take(stem);
+        self.attach_as(name, link, peer, options, now)
+    }
+
+    fn attach_as(
+        &mut self,
+        name: String,
+        link: Box<dyn Link>,
+        peer: Peer,
+        options: PortOptions,
+        now: Instant,
+    ) -> io::Result<PortId> {
+        let full = || {
+            io::Error::other(format!("all {} ports are in use; raise --max-ports", self.ports.slab.limit()))
+        };
+        let id = self.ports.slab.vacancy().ok_or_else(full)?;
+        info!(port = name.as_str(), peer:% = peer; "port up");
+        self.ports.insert(id, name, link, peer, options, now)?;
+        self.bridge.attach(id);
+        Ok(id)
+    }
+
+    /// Waits until the poll tells of something, at the most until [`Self::wake`], and takes note of
+    /// it; returns the tokens from outside that were among it.
+    ///
+    /// # Errors
+    ///
+    /// When the poll itself fails.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Token>> {
+        let mut outside = Vec::new();
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(outside),
+            other => other?,
+        }
+        for event in &self.events {
+            let token = event.token();
+            if token.0 >= OUTSIDE {
+                outside.push(token);
+            } else if let Some(id) = PortId::new(token.0) {
+                let readiness = Readiness {
+                    readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+                    writable: event.is_writable(),
+                    read_closed: event.is_read_closed(),
+                };
+                note(&mut self.ports, &mut self.writable, id, readiness);
+            } else {
+                self.doors.note(token.0 - MAX_PORTS);
+            }
+        }
+        Ok(outside)
+    }
+
+    /// Takes note of what a link says of itself that no poll watches.
+    pub fn note(&mut self, id: PortId, readiness: Readiness) {
+        note(&mut self.ports, &mut self.writable, id, readiness);
+    }
+
+    /// When the next turn is due, whatever the poll says: at once, at some time, or never.
+    pub fn wake(&self) -> Option<Instant> {
+        self.wake
+    }
+
+    /// One turn: everything in it happens at `now`.
+    pub fn turn(&mut self, now: Instant) {
+        self.charge_waiting(now);
+        self.serve_doors(now);
+        while let Some(id) = self.writable.pop() {
+            self.ports.flush(id, now);
+        }
+        self.serve_ready(now);
+        self.sweep(now);
+        self.reap(now);
+        self.wake = self.next_wake(now);
+    }
+
+    /// Time in which somebody waited for a port is that port's to pay.
+    fn charge_waiting(&mut self, now: Instant) {
+        for egress in self.waited_for.iter() {
+            let Some(port) = self.ports.slab.get_mut(egress) else { continue };
+            let is_news = port.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= QUIET);
+            if port.charge_pause(now) && is_news {
+                port.warned = Some(now);
+                warn!(
+                    port = port.name.as_str(), peer:% = port.peer;
+                    "its peer does not keep up; others no longer wait for it, and what its queue can't hold is dropped"
+                );
+            }
+        }
+    }
+
+    /// One batch from each port that may be read: who was served goes behind those that wait.
+    fn serve_ready(&mut self, now: Instant) {
+        for _ in 0..self.ports.ready.len() {
+            let Some(id) = self.ports.ready.pop_front() else {
+                break;
+            };
+            if self.drain.is_none() && self.ports.may_receive(id, now) != Gate::Open {
+                self.kept.push(id);
+                continue;
+            }
+            if let Some(port) = self.ports.slab.get_mut(id) {
+                port.is_listed = false;
+                port.waiting = None;
+                self.batch.clear();
+                port.receive(&mut self.batch, now);
+            }
+            self.relay(id, now);
+            self.ports.settle(id);
+        }
+        while let Some(id) = self.kept.pop() {
+            self.ports.ready.push_front(id);
+        }
+    }
+
+    /// Forwards the batch, which came from `ingress`.
+    fn relay(&mut self, ingress: PortId, now: Instant) {
+        let Self { bridge, ports, batch, copies, .. } = self;
+        let Some(max_frame) = ports.slab.get(ingress).map(crate::port::Port::max_frame) else {
+            return;
+        };
+        if batch.records().is_empty() {
+            return;
+        }
+        let mut awaited = PortSet::default();
+        let decide = |frame: &[u8]| {
+            if frame.len() > max_frame {
+                return Verdict::Discard(crate::discard::DiscardReason::TooBig);
+            }
+            bridge.relay(ingress, frame, now)
+        };
+        run::for_each_run(batch.records(), decide, |verdict, run| {
+            if let Some(port) = ports.slab.get_mut(ingress) {
+                port.count_received(&run);
+            }
+            match verdict {
+                Verdict::Forward(egress) => {
+                    awaited.insert(egress);
+                    *copies += run.frames;
+                    ports.deliver(egress, run, now);
+                }
+                Verdict::Flood(flood) => {
+                    flood.awaited.into_iter().for_each(|egress| awaited.insert(egress));
+                    for egress in flood.ports.iter() {
+                        *copies += run.frames;
+                        ports.deliver(egress, run, now);
+                    }
+                }
+                Verdict::Discard(reason) => {
+                    *copies += run.frames;
+                    if let Some(port) = ports.slab.get_mut(ingress) {
+                        port.count_dropped(reason, run.frames);
+                    }
+                }
+            }
+        });
+        if let Some(port) = ports.slab.get_mut(ingress) {
+            port.awaited = awaited;
+        }
+        self.warn_of_conflict();
+    }
+
+    fn warn_of_conflict(&mut self) {
+        let Some(conflict) = self.bridge.take_conflict() else {
+            return;
+        };
+        let name = |id| self.ports.slab.get(id).map_or("?", |port| port.name.as_str());
+        let (one, other) = (name(conflict.ports.0), name(conflict.ports.1));
+        warn!(
+            mac:% = conflict.mac, vid = conflict.vid, ports = format!("{one} {other}").as_str();
+            "two ports use one MAC address; give each VM its own with -device ...,mac= ('qhub mac' makes them)"
+        );
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.sweep.is_some_and(|due| now >= due) {
+            self.bridge.sweep(now);
+            self.sweep = None;
+        }
+        if self.sweep.is_none() && self.bridge.has_stations() {
+            self.sweep = Some(now + SWEEP);
+        }
+    }
+
+    /// The only place where ports die.
+    fn reap(&mut self, now: Instant) {
+        while let Some(id) = self.ports.doomed.pop() {
+            let Some(port) = self.ports.remove(id, now) else {
+                continue;
+            };
+            self.bridge.detach(id);
+            self.waited_for.remove(id);
+            let counters = port.counters(now);
+            self.departed.add(&counters);
+            let reason = port.ended().map_or_else(String::new, describe_end);
+            info!(port = port.name.as_str(), peer:% = port.peer, reason = reason.as_str(); "port down: {counters}");
+            if !self.redial(id, now) {
+                self.names.release(&port.name);
+            }
+            self.retry_doors(now);
+        }
+    }
+
+    fn next_wake(&mut self, now: Instant) -> Option<Instant> {
+        let mut wake = earlier(self.sweep, self.doors.deadline(now));
+        wake = earlier(wake, self.drain.as_ref().map(|drain| drain.deadline(&self.ports, now)));
+        self.waited_for = PortSet::default();
+        for index in 0..self.ports.ready.len() {
+            let gate = if self.drain.is_some() {
+                Gate::Open
+            } else {
+                self.ports.may_receive(self.ports.ready[index], now)
+            };
+            match gate {
+                Gate::Open => wake = Some(now),
+                Gate::Shut { awaited, until } => {
+                    awaited.iter().for_each(|egress| self.waited_for.insert(egress));
+                    wake = earlier(wake, until);
+                }
+            }
+        }
+        wake
+    }
+}
+
+fn note(ports: &mut Ports, writable: &mut Vec<PortId>, id: PortId, readiness: Readiness) {
+    if readiness.writable {
+        writable.push(id);
+    }
+    if readiness.readable
+        && let Some(port) = ports.slab.get_mut(id)
+    {
+        port.note_readable(readiness.read_closed);
+        ports.settle(id);
+    }
+}
+
+fn describe_end(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return "closed by its peer".to_owned();
+    }
+    error.to_string()
+}

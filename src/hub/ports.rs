@@ -1,0 +1,174 @@
+//! The ports, and what they share: the memory of their queues, the list of those that are ready,
+//! and the list of those that are to die.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Instant;
+
+use mio::{Registry, Token};
+
+use super::slab::Slab;
+use crate::bridge::{PortId, PortSet};
+use crate::config::PortOptions;
+use crate::link::{Link, Peer};
+use crate::port::{Memory, Port, Run};
+
+/// What one search for the longest queue frees at the least, so that searches are rare.
+const SHED: usize = 256 * 1024;
+
+/// All ports of a hub.
+#[derive(Debug)]
+pub(super) struct Ports {
+    pub(super) slab: Slab,
+    pub(super) memory: Memory,
+    /// Ports that may have something to receive: served from the front, put back behind.
+    pub(super) ready: VecDeque<PortId>,
+    /// Ports that have ended since the last reaping; some may be named twice.
+    pub(super) doomed: Vec<PortId>,
+    pub(super) registry: Registry,
+}
+
+impl Ports {
+    pub(super) fn new(limit: usize, memory: usize, registry: Registry) -> Self {
+        Self {
+            slab: Slab::new(limit),
+            memory: Memory::new(memory),
+            ready: VecDeque::new(),
+            doomed: Vec::new(),
+            registry,
+        }
+    }
+
+    /// Makes a port in the place `id`, which is vacant.
+    pub(super) fn insert(
+        &mut self,
+        id: PortId,
+        name: String,
+        link: Box<dyn Link>,
+        peer: Peer,
+        options: PortOptions,
+        now: Instant,
+    ) -> io::Result<()> {
+        let port = Port::new(name, link, peer, options, &self.registry, token(id), now)?;
+        self.slab.insert(id, port);
+        Ok(())
+    }
+
+    /// Sends a run out of `egress`, or queues what does not go at once.
+    pub(super) fn deliver(&mut self, egress: PortId, run: Run<'_>, now: Instant) {
+        let Some(port) = self.slab.get_mut(egress) else {
+            return;
+        };
+        let mut edited = Vec::new();
+        let records = port.admit(run, &mut edited);
+        let rest = port.send(records);
+        if !rest.is_empty() {
+            let cost = port.queue_cost(rest);
+            self.make_room(cost, now);
+            if let Some(port) = self.slab.get_mut(egress) {
+                port.enqueue(rest, now, &mut self.memory);
+            }
+        }
+        self.settle(egress);
+    }
+
+    /// Sends what waits at `id`.
+    pub(super) fn flush(&mut self, id: PortId, now: Instant) {
+        if let Some(port) = self.slab.get_mut(id) {
+            port.flush(now, &mut self.memory);
+            self.settle(id);
+        }
+    }
+
+    /// Draws the consequences of what a port went through: what it is polled for, and on which
+    /// list it stands.
+    pub(super) fn settle(&mut self, id: PortId) {
+        let Some(port) = self.slab.get_mut(id) else { return };
+        port.update_poll(&self.registry, token(id));
+        if port.ended().is_some() {
+            self.doomed.push(id);
+        } else if port.is_readable() && !port.is_listed {
+            port.is_listed = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Takes a dead port out, and out of what others wait for.
+    pub(super) fn remove(&mut self, id: PortId, now: Instant) -> Option<Port> {
+        let mut port = self.slab.remove(id)?;
+        port.close(&self.registry, now, &mut self.memory);
+        if port.is_listed {
+            self.ready.retain(|&listed| listed != id);
+        }
+        for (_, other) in self.slab.iter_mut() {
+            other.awaited.remove(id);
+        }
+        Some(port)
+    }
+
+    /// When the memory of all queues is spent, the longest one drops.
+    fn make_room(&mut self, cost: usize, now: Instant) {
+        while self.memory.excess(cost) > 0 {
+            let longest = self.slab.iter_mut().map(|(_, port)| port).max_by_key(|port| port.allocated());
+            match longest {
+                Some(port) if port.allocated() > 0 => port.shed(SHED, now, &mut self.memory),
+                _ => return,
+            }
+        }
+    }
+
+    /// May `ingress` be read now? While everything that it was last unicast to is congested, it
+    /// waits: its peer then stops sending, and nothing is lost. Nobody waits for an overloaded port.
+    pub(super) fn may_receive(&mut self, ingress: PortId, now: Instant) -> Gate {
+        let Some(port) = self.slab.get_mut(ingress) else {
+            return Gate::Open;
+        };
+        let awaited = port.awaited;
+        let mut until: Option<Instant> = None;
+        for egress in awaited.iter() {
+            let Some(egress) = self.slab.get_mut(egress) else {
+                continue;
+            };
+            if !egress.is_congested() || egress.is_overloaded(now) {
+                return Gate::Open;
+            }
+            until = earlier(until, egress.pause_deadline(now));
+        }
+        let Some(port) = self.slab.get_mut(ingress).filter(|_| !awaited.is_empty()) else {
+            return Gate::Open;
+        };
+        let since = *port.waiting.get_or_insert(now);
+        if port.peer_blocks() {
+            let limit = since + crate::port::YOUNG;
+            if now >= limit {
+                return Gate::Open;
+            }
+            until = earlier(until, Some(limit));
+        }
+        Gate::Shut { awaited, until }
+    }
+}
+
+/// The answer of [`Ports::may_receive`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It may be read.
+    Open,
+    /// It waits.
+    Shut {
+        /// For these.
+        awaited: PortSet,
+        /// At the latest until then.
+        until: Option<Instant>,
+    },
+}
+
+/// The earlier of two moments that may not come.
+pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
+/// The poll's name for a port.
+pub(super) fn token(id: PortId) -> Token {
+    Token(id.index())
+}

@@ -1,0 +1,125 @@
+//! Splitting a batch into runs: the longest stretches of frames that leave together.
+//!
+//! Bulk traffic repeats its lengths and addresses, so a frame that begins like the one before it
+//! shares its fate for the price of a comparison; the bridge is asked only when they change.
+
+use hub_protocol::stream::{self, PREFIX_LEN};
+
+use crate::port::{Run, as_u64};
+
+/// Length, addresses, type and the tag behind it: with these equal, the bridge can't tell two
+/// frames apart.
+const ALIKE: usize = PREFIX_LEN + 16;
+
+/// Calls `each` with every run of `records` and the verdict that all of its frames got from
+/// `decide`.
+pub(super) fn for_each_run<'r, V: PartialEq>(
+    records: &'r [u8],
+    mut decide: impl FnMut(&[u8]) -> V,
+    mut each: impl FnMut(V, Run<'r>),
+) {
+    let mut open: Option<(V, Stretch)> = None;
+    let (mut start, mut at) = (0, 0);
+    while let Some(frame) = stream::frames(&records[at..]).next() {
+        let verdict = decide(frame);
+        let next = Stretch::of(&records[at..], frame.len());
+        let end = at + next.octets;
+        match &mut open {
+            Some((shared, run)) if *shared == verdict => run.extend(&next),
+            _ => {
+                if let Some((verdict, run)) = open.replace((verdict, next)) {
+                    each(verdict, run.over(&records[start..at]));
+                    start = at;
+                }
+            }
+        }
+        at = end;
+    }
+    if let Some((verdict, run)) = open {
+        each(verdict, run.over(&records[start..at]));
+    }
+}
+
+/// Frames measured, not yet cut out of their batch.
+struct Stretch {
+    octets: usize,
+    frames: usize,
+    shortest: usize,
+    longest: usize,
+}
+
+impl Stretch {
+    /// The frame of `length` at the start of `records`, and those right behind it that look alike.
+    fn of(records: &[u8], length: usize) -> Self {
+        let record = PREFIX_LEN + length;
+        let mut octets = record;
+        if let Some(head) = records.first_chunk::<ALIKE>().filter(|_| record >= ALIKE) {
+            while records.len() - octets >= record && records[octets..].starts_with(head) {
+                octets += record;
+            }
+        }
+        Self { octets, frames: octets / record, shortest: length, longest: length }
+    }
+
+    fn extend(&mut self, next: &Self) {
+        self.octets += next.octets;
+        self.frames += next.frames;
+        self.shortest = self.shortest.min(next.shortest);
+        self.longest = self.longest.max(next.longest);
+    }
+
+    fn over<'r>(&self, records: &'r [u8]) -> Run<'r> {
+        Run { records, frames: as_u64(self.frames), shortest: self.shortest, longest: self.longest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn records(frames: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            assert!(stream::append(&mut bytes, frame));
+        }
+        bytes
+    }
+
+    proptest! {
+        /// A verdict that depends on what a bridge sees, asked once per stretch, splits as one that
+        /// is asked for every frame.
+        #[test]
+        fn runs_are_those_of_a_frame_by_frame_walk(
+            picks in prop::collection::vec((0_u8..3, 0_u8..2, 0_usize..5, any::<u8>()), 0..60),
+        ) {
+            let frames: Vec<Vec<u8>> = picks
+                .iter()
+                .map(|&(to, from, size, payload)| {
+                    let mut frame = vec![to; 6];
+                    frame.extend([from; 10]);
+                    frame.resize([0, 9, 15, 16, 40][size], payload);
+                    frame
+                })
+                .collect();
+            let verdict = |frame: &[u8]| (frame.first().copied(), frame.len() < 14);
+            let mut expected: Vec<(_, Vec<Vec<u8>>)> = Vec::new();
+            for frame in &frames {
+                match expected.last_mut() {
+                    Some((last, run)) if *last == verdict(frame) => run.push(frame.clone()),
+                    _ => expected.push((verdict(frame), vec![frame.clone()])),
+                }
+            }
+            let bytes = records(&frames);
+            let mut got = Vec::new();
+            for_each_run(&bytes, verdict, |verdict, run| {
+                let frames: Vec<Vec<u8>> = stream::frames(run.records).map(<[u8]>::to_vec).collect();
+                assert_eq!(run.frames, as_u64(frames.len()));
+                assert_eq!(Some(run.shortest), frames.iter().map(Vec::len).min());
+                assert_eq!(Some(run.longest), frames.iter().map(Vec::len).max());
+                got.push((verdict, frames));
+            });
+            prop_assert_eq!(got, expected);
+        }
+    }
+}

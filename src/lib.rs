@@ -1,0 +1,44 @@
+//! qhub joins virtual machines into one Ethernet segment: an unprivileged hub or learning switch
+//! for what QEMU speaks.
+//!
+//! # A frame's journey
+//!
+//! One thread turns one loop ([`hub`]). A *turn* takes what the poll told, then serves the ready
+//! *ports* one batch each:
+//!
+//! ```text
+//! socket -> link.receive -> FrameBatch -> Bridge::relay -> Verdict -> port.send -> socket
+//!                           (the arena)                                 | when it is full
+//!                                                                       v
+//!                                                                  EgressQueue -> port.flush
+//! ```
+//!
+//! * A [`link`] speaks one transport to one peer. It never blocks and hands over whole frames only.
+//! * The [`batch`] is one arena in the layout of a QEMU stream; runs of frames that leave together
+//!   go out of it in one write, without a copy.
+//! * The [`bridge`] is pure: a frame and the time come in, a verdict goes out.
+//! * A [`port`] is a link with what is known of its readiness, an egress queue, and counters.
+//! * [`hub`] is where they meet. It alone reads the clock and hands the time down.
+//!
+//! # Flow control
+//!
+//! An ingress port is not read while everything it was last unicast to is congested; QEMU then
+//! stops its guest, and a bulk flow loses nothing. How long others may wait for a slow port is a
+//! budget of that port (`port::pause`): a guest that stops costs the others 55 ms once. Every queue
+//! is bounded, every drop has a [reason](discard) and a counter.
+//!
+//! The modules below stand in the order of their dependencies.
+
+pub mod discard;
+
+pub mod bridge;
+
+pub mod batch;
+
+pub mod config;
+
+pub mod link;
+
+pub mod port;
+
+pub mod hub;

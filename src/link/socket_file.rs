@@ -1,0 +1,160 @@
+//! The file of a unix socket that we serve: made with its permissions, replacing a dead one and
+//! nothing else, and removed only while it is still ours.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use mio::net::UnixListener;
+use nix::sys::stat::{Mode, umask};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// How often, and how long apart, another program that starts in the same folder is waited for.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// A socket file of ours; dropping it removes the file.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Makes the socket file `path` with the permissions `mode`, and listens on it.
+    ///
+    /// # Errors
+    ///
+    /// When something lives there, or is no socket, or the folder refuses.
+    pub fn listen(path: &Path, mode: u32) -> Result<(UnixListener, Self)> {
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        if !folder.is_dir() {
+            bail!("the folder {} does not exist; create it first", folder.display());
+        }
+        let _lock = lock(folder);
+        remove_if_dead(path)?;
+        // Nobody may connect between the bind and the change of permissions.
+        let former = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        umask(former);
+        let listener = bound.with_context(|| format!("listen on {}", path.display()))?;
+        let file = fs::symlink_metadata(path)
+            .map(|made| Self { path: path.to_owned(), identity: identity(&made) })?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .with_context(|| format!("set mode {mode:o} of {}", path.display()))?;
+        Ok((listener, file))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
+            // When it can't be removed, the next start finds it dead and tries again.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Keeps two hubs that start at once from removing each other's sockets. A folder that can't be
+/// locked is used without.
+#[expect(clippy::disallowed_methods, reason = "at start, before the loop")]
+fn lock(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    for _ in 0..LOCK_TRIES {
+        if folder.try_lock().is_ok() {
+            return Some(folder);
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    None
+}
+
+fn remove_if_dead(path: &Path) -> Result<()> {
+    let shown = path.display();
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        bail!("{shown} exists and is no socket; remove it or choose another path");
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A live socket with a full backlog would block.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).with_context(|| {
+                format!("remove the dead socket {shown}; remove it yourself or choose another path")
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(anyhow!("{shown} is another user's socket; choose another path"))
+        }
+        _ => Err(anyhow!("a program is listening on {shown}; stop it or choose another path")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixDatagram, UnixListener as StdListener, UnixStream};
+
+    fn error(path: &Path) -> String {
+        SocketFile::listen(path, 0o600).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_ours_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(StdListener::bind(&path).unwrap());
+        let (_listener, file) = SocketFile::listen(&path, 0o640).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        UnixStream::connect(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_never_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        fs::write(&path, "letter").unwrap();
+        assert!(error(&path).contains("is no socket"));
+        assert_eq!(fs::read(&path).unwrap(), b"letter");
+        fs::remove_file(&path).unwrap();
+
+        let live = StdListener::bind(&path).unwrap();
+        assert!(error(&path).contains("a program is listening"));
+        drop(live);
+        fs::remove_file(&path).unwrap();
+
+        let _datagrams = UnixDatagram::bind(&path).unwrap();
+        assert!(error(&path).contains("a program is listening"));
+        fs::remove_file(&path).unwrap();
+
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &path).unwrap();
+        assert!(error(&path).contains("is no socket"));
+        assert!(error(&folder.path().join("none/s")).contains("create it first"));
+    }
+
+    #[test]
+    fn a_successor_keeps_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let (_listener, file) = SocketFile::listen(&path, 0o600).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _other = StdListener::bind(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+}

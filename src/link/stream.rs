@@ -1,0 +1,296 @@
+//! Stream links: QEMU's `u32 length | frame` over TCP and unix sockets (QEMU `net/stream.c`).
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use hub_protocol::stream;
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use socket2::{SockRef, TcpKeepalive};
+
+use super::{Link, Peer, Received};
+use crate::batch::FrameBatch;
+
+/// What a socket may hold toward its peer: enough for full speed, little enough for a low latency.
+const SEND_BUFFER: usize = 212_992;
+
+/// How long a silent TCP peer is trusted to be there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub enum StreamSocket {
+    /// A unix socket.
+    Unix(UnixStream),
+    /// TCP over IPv4 or IPv6.
+    Tcp(TcpStream),
+}
+
+impl StreamSocket {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Unix(socket) => socket,
+            Self::Tcp(socket) => socket,
+        }
+    }
+
+    fn options(&self) -> SockRef<'_> {
+        match self {
+            Self::Unix(socket) => SockRef::from(socket),
+            Self::Tcp(socket) => SockRef::from(socket),
+        }
+    }
+
+    /// The pending error of the socket, as a finished `connect` leaves it.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.options().take_error()
+    }
+
+    /// Has the connection been made, or failed?
+    pub fn is_connected(&self) -> bool {
+        match self {
+            Self::Unix(socket) => socket.peer_addr().is_ok(),
+            Self::Tcp(socket) => socket.peer_addr().is_ok(),
+        }
+    }
+
+    /// Is the other end this very socket? TCP can connect to the port that it dials from.
+    pub fn is_connected_to_itself(&self) -> bool {
+        match self {
+            Self::Unix(_) => false,
+            Self::Tcp(socket) => {
+                matches!((socket.local_addr(), socket.peer_addr()), (Ok(a), Ok(b)) if a == b)
+            }
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Unix(socket) => getsockopt(socket, PeerCredentials)
+                .map_or(Peer::Unknown, |peer| Peer::Process { uid: peer.uid(), pid: peer.pid() }),
+            Self::Tcp(socket) => socket.peer_addr().map_or(Peer::Unknown, Peer::Address),
+        }
+    }
+
+    /// Registers a socket that is being connected.
+    pub fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        registry.register(self.source(), token, interest)
+    }
+
+    /// Ends what [`Self::register`] began.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(self.source())
+    }
+
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(socket) => socket.read(room),
+            Self::Tcp(socket) => socket.read(room),
+        }
+    }
+
+    /// Writes what fits: 0 octets when nothing does.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self {
+            Self::Unix(socket) => socket.write(bytes),
+            Self::Tcp(socket) => socket.write(bytes),
+        };
+        match written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(0)
+            }
+            other => other,
+        }
+    }
+}
+
+/// A peer on a stream socket.
+#[derive(Debug)]
+pub struct StreamLink {
+    socket: StreamSocket,
+    /// The beginning of a record that has not arrived whole.
+    tail: Vec<u8>,
+    /// The rest of a record that the socket took only the beginning of.
+    cut: Vec<u8>,
+    fault: Option<stream::BadLength>,
+    peer_blocks: bool,
+}
+
+impl StreamLink {
+    /// A link to a peer that dialled us. The options of `socket` are set for it.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses an option.
+    pub fn accepted(socket: StreamSocket) -> io::Result<Self> {
+        Self::new(socket, false)
+    }
+
+    /// A link to a QEMU that we dialled: it leaves such a socket blocking (QEMU `net/stream.c`,
+    /// `net/socket.c`, their `accept` handlers).
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses an option.
+    pub fn dialled(socket: StreamSocket) -> io::Result<Self> {
+        Self::new(socket, true)
+    }
+
+    fn new(socket: StreamSocket, peer_blocks: bool) -> io::Result<Self> {
+        let options = socket.options();
+        options.set_send_buffer_size(SEND_BUFFER)?;
+        if matches!(socket, StreamSocket::Tcp(_)) {
+            options.set_tcp_nodelay(true)?;
+            options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        }
+        Ok(Self { socket, tail: Vec::new(), cut: Vec::new(), fault: None, peer_blocks })
+    }
+}
+
+impl Link for StreamLink {
+    fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        registry.register(self.socket.source(), token, interest)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        registry.reregister(self.socket.source(), token, interest)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(self.socket.source())
+    }
+
+    fn receive(&mut self, batch: &mut FrameBatch) -> io::Result<Received> {
+        if let Some(fault) = self.fault {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
+        }
+        let filled = match batch.fill_stream(&mut self.tail, |room| self.socket.read(room)) {
+            Ok(filled) => filled,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Drained),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Received::More),
+            Err(error) => return Err(error),
+        };
+        if filled.taken == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.fault = filled.fault;
+        if self.fault.is_none() && filled.taken < filled.offered {
+            Ok(Received::Drained)
+        } else {
+            Ok(Received::More)
+        }
+    }
+
+    fn send(&mut self, records: &[u8]) -> io::Result<usize> {
+        self.flush()?;
+        if self.is_cut() {
+            return Ok(0);
+        }
+        let written = self.socket.write(records)?;
+        if written == records.len() {
+            return Ok(written);
+        }
+        let (_, end) = stream::boundaries(records, written);
+        self.cut.extend_from_slice(&records[written..end]);
+        Ok(end)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.is_cut() {
+            let written = self.socket.write(&self.cut)?;
+            self.cut.drain(..written);
+            if self.cut.is_empty() {
+                self.cut = Vec::new();
+            }
+        }
+        Ok(())
+    }
+
+    fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
+    fn peer_blocks(&self) -> bool {
+        self.peer_blocks
+    }
+
+    fn stop_receiving(&mut self) -> bool {
+        match &self.socket {
+            // What was sent before can still be read. An error means that the peer is gone, which
+            // the next receive will say.
+            StreamSocket::Unix(socket) => socket.shutdown(Shutdown::Read).is_ok(),
+            StreamSocket::Tcp(_) => false,
+        }
+    }
+
+    fn is_at_boundary(&self) -> bool {
+        self.tail.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream as StdStream;
+
+    fn pair() -> (StreamLink, StdStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let theirs = StdStream::from(std::os::fd::OwnedFd::from(theirs));
+        (StreamLink::accepted(StreamSocket::Unix(ours)).unwrap(), theirs)
+    }
+
+    fn records(count: usize, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for n in 0..count {
+            assert!(stream::append(&mut bytes, &vec![n.to_le_bytes()[0]; length]));
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_cut_record_is_finished_and_nothing_comes_between() {
+        let (mut link, mut theirs) = pair();
+        theirs.set_nonblocking(false).unwrap();
+        let bytes = records(400, 1514);
+        let taken = link.send(&bytes).unwrap();
+        assert!(taken < bytes.len() && taken % 1518 == 0, "{taken}");
+        assert_eq!(link.send(&bytes[taken..]).unwrap(), 0, "the cut record comes first");
+        let mut got = vec![0; bytes.len()];
+        let (mut read, mut sent) = (0, taken);
+        while read < bytes.len() {
+            read += theirs.read(&mut got[read..]).unwrap();
+            sent += link.send(&bytes[sent..]).unwrap();
+        }
+        assert_eq!(sent, bytes.len());
+        assert!(got == bytes);
+        assert_eq!(link.cut.capacity(), 0);
+    }
+
+    #[test]
+    fn frames_before_a_bad_length_are_received() {
+        let (mut link, mut theirs) = pair();
+        let mut bytes = records(1, 20);
+        bytes.extend_from_slice(&[0xff; 10]);
+        theirs.write_all(&bytes).unwrap();
+        let mut batch = FrameBatch::default();
+        assert_eq!(link.receive(&mut batch).unwrap(), Received::More);
+        assert_eq!(batch.records().len(), 24);
+        let error = link.receive(&mut batch).unwrap_err();
+        assert_eq!(error.to_string(), "frame length 4294967295 exceeds 69632");
+    }
+
+    #[test]
+    fn the_end_comes_after_the_last_frame() {
+        let (mut link, mut theirs) = pair();
+        theirs.write_all(&records(2, 60)).unwrap();
+        drop(theirs);
+        let mut batch = FrameBatch::default();
+        assert_eq!(link.receive(&mut batch).unwrap(), Received::Drained);
+        assert_eq!(batch.records().len(), 128);
+        assert_eq!(link.receive(&mut batch).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

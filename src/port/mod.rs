@@ -1,0 +1,439 @@
+//! A port: a link, what is known of its readiness, an egress queue, and counters.
+//!
+//! Readiness is remembered here, because the poll tells of each change once: it is cleared only by
+//! a receive that drained the transport.
+
+mod pause;
+mod queue;
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use hub_protocol::stream;
+use mio::{Interest, Registry, Token};
+
+use crate::batch::FrameBatch;
+use crate::bridge::PortSet;
+use crate::config::{HIGH_MARK, PortOptions};
+use crate::discard::{DiscardReason, Drops};
+use crate::link::{Link, Peer, Received};
+use pause::PauseBudget;
+pub use pause::YOUNG;
+use queue::EgressQueue;
+pub use queue::{Memory, as_u64};
+
+/// Consecutive frames that leave together: whole records in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The records.
+    pub records: &'a [u8],
+    /// How many.
+    pub frames: u64,
+    /// Octets of the shortest frame.
+    pub shortest: usize,
+    /// Octets of the longest frame.
+    pub longest: usize,
+}
+
+/// What a port has moved and dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames received, dropped ones included.
+    pub rx_frames: u64,
+    /// Their octets, without the framing of the transport.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Their octets.
+    pub tx_bytes: u64,
+    /// Frames of this port's peer, and copies for it, that were dropped.
+    pub drops: Drops,
+    /// How long its queue was over the high mark.
+    pub congested: Duration,
+    /// How long nobody waited for it because its pause budget was spent.
+    pub overloaded: Duration,
+}
+
+impl Counters {
+    /// Adds what another port has moved and dropped.
+    pub fn add(&mut self, other: &Self) {
+        self.rx_frames += other.rx_frames;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_frames += other.tx_frames;
+        self.tx_bytes += other.tx_bytes;
+        for reason in DiscardReason::ALL {
+            self.drops.add(reason, other.drops.count(reason));
+        }
+        self.congested += other.congested;
+        self.overloaded += other.overloaded;
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "rx {} frames {} bytes, tx {} frames {} bytes, dropped {} ({}), congested {} ms, overloaded {} ms",
+            self.rx_frames,
+            self.rx_bytes,
+            self.tx_frames,
+            self.tx_bytes,
+            self.drops.total(),
+            self.drops,
+            self.congested.as_millis(),
+            self.overloaded.as_millis()
+        )
+    }
+}
+
+/// A port of the hub.
+#[derive(Debug)]
+pub struct Port {
+    /// Its name, unique as long as it lives.
+    pub name: String,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// The ports that its last batch was unicast to: what it may have to wait for.
+    pub awaited: PortSet,
+    /// Since when it waits.
+    pub waiting: Option<Instant>,
+    /// When it was last read.
+    pub heard: Instant,
+    /// Is it on the hub's ready list?
+    pub is_listed: bool,
+    /// When somebody was last warned about it.
+    pub warned: Option<Instant>,
+    link: Box<dyn Link>,
+    options: PortOptions,
+    readable: bool,
+    read_closed: bool,
+    polled_for_writing: bool,
+    queue: EgressQueue,
+    pause: PauseBudget,
+    congested: Option<Instant>,
+    counters: Counters,
+    /// Why it sends no more. It is still read, until nothing is left.
+    mute: Option<io::Error>,
+    /// It was told to stop: the end of its stream is no news.
+    is_stopped: bool,
+    ended: Option<io::Error>,
+}
+
+impl Port {
+    /// A port named `name` for `link`, polled for reading as `token` from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the link can't be registered.
+    pub fn new(
+        name: String,
+        mut link: Box<dyn Link>,
+        peer: Peer,
+        options: PortOptions,
+        registry: &Registry,
+        token: Token,
+        now: Instant,
+    ) -> io::Result<Self> {
+        link.register(registry, token, Interest::READABLE)?;
+        Ok(Self {
+            name,
+            peer,
+            awaited: PortSet::default(),
+            waiting: None,
+            heard: now,
+            is_listed: false,
+            warned: None,
+            link,
+            readable: false,
+            read_closed: false,
+            polled_for_writing: false,
+            queue: EgressQueue::default(),
+            pause: PauseBudget::new(options.pause),
+            congested: None,
+            counters: Counters::default(),
+            mute: None,
+            is_stopped: false,
+            ended: None,
+            options,
+        })
+    }
+
+    /// The longest frame that may pass, in octets.
+    pub fn max_frame(&self) -> usize {
+        self.options.max_frame
+    }
+
+    /// Takes note of what the poll said about reading.
+    pub fn note_readable(&mut self, closed: bool) {
+        self.readable = true;
+        self.read_closed |= closed;
+    }
+
+    /// May there be something to receive?
+    pub fn is_readable(&self) -> bool {
+        self.readable && self.ended.is_none()
+    }
+
+    /// Receives into `batch`; an error is the end of the port.
+    pub fn receive(&mut self, batch: &mut FrameBatch, now: Instant) {
+        self.heard = now;
+        match self.link.receive(batch) {
+            Ok(Received::More) => {}
+            Ok(Received::Drained) => {
+                self.readable = self.read_closed;
+                if !self.readable
+                    && let Some(error) = self.mute.take()
+                {
+                    self.end(error);
+                }
+            }
+            Err(error) if self.is_stopped && error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.readable = false;
+            }
+            Err(error) => self.end(error),
+        }
+    }
+
+    /// Counts frames that were received.
+    pub fn count_received(&mut self, run: &Run<'_>) {
+        self.counters.rx_frames += run.frames;
+        self.counters.rx_bytes += payload(run.records.len(), run.frames);
+    }
+
+    /// Counts `frames` that came in or were to leave here, and were dropped.
+    pub fn count_dropped(&mut self, reason: DiscardReason, frames: u64) {
+        self.counters.drops.add(reason, frames);
+    }
+
+    /// `run` as this port may send it: without frames that are too long for it, and padded. A run
+    /// that needs neither is returned as it is; another one is written to `edited`.
+    pub fn admit<'r>(&mut self, run: Run<'r>, edited: &'r mut Vec<u8>) -> &'r [u8] {
+        if run.longest <= self.options.max_frame && run.shortest >= self.options.pad {
+            return run.records;
+        }
+        for frame in stream::frames(run.records) {
+            if frame.len() > self.options.max_frame {
+                self.count_dropped(DiscardReason::TooBig, 1);
+            } else if stream::append(edited, frame) && frame.len() < self.options.pad {
+                let start = edited.len() - frame.len();
+                edited.resize(start + self.options.pad, 0);
+                let prefix = stream::prefix(&edited[start..]).unwrap_or_default();
+                edited[start - stream::PREFIX_LEN..start].copy_from_slice(&prefix);
+            }
+        }
+        edited
+    }
+
+    /// Sends what goes at once, and returns what is left to be queued.
+    pub fn send<'r>(&mut self, records: &'r [u8]) -> &'r [u8] {
+        if self.is_mute() {
+            self.count_dropped(DiscardReason::Closed, queue::count(records));
+            return &[];
+        }
+        if !self.queue.is_empty() || self.link.is_cut() {
+            return records;
+        }
+        match self.link.send(records) {
+            Ok(taken) => {
+                let (sent, rest) = records.split_at(taken);
+                self.count_sent(sent);
+                rest
+            }
+            Err(error) => {
+                self.count_dropped(DiscardReason::Closed, queue::count(records));
+                self.mute(error);
+                &[]
+            }
+        }
+    }
+
+    /// Memory that [`Self::enqueue`] of `records` would take at the most.
+    pub fn queue_cost(&self, records: &[u8]) -> usize {
+        self.queue.cost(records.len())
+    }
+
+    /// Queues `records` as far as they fit, and drops the rest.
+    pub fn enqueue(&mut self, records: &[u8], now: Instant, memory: &mut Memory) {
+        let limit = if self.is_overloaded(now) { HIGH_MARK } else { self.options.queue };
+        let room = limit.saturating_sub(self.queue.len());
+        let (fits, _) = stream::boundaries(records, room);
+        if fits > 0 {
+            self.queue.push(&records[..fits], now, memory);
+        }
+        self.count_dropped(DiscardReason::QueueFull, queue::count(&records[fits..]));
+        self.note_congestion(now);
+    }
+
+    /// Drops queued frames, the newest first, until about `octets` of memory are free.
+    pub fn shed(&mut self, octets: usize, now: Instant, memory: &mut Memory) {
+        let target = self.queue.allocated().saturating_sub(octets);
+        while self.queue.allocated() > target {
+            let dropped = self.queue.drop_newest(memory);
+            self.count_dropped(DiscardReason::MemoryFull, dropped);
+        }
+        self.note_congestion(now);
+    }
+
+    /// Sends what waits, as far as it goes.
+    pub fn flush(&mut self, now: Instant, memory: &mut Memory) {
+        let result = self.flush_link(memory);
+        if let Err(error) = result {
+            self.mute(error);
+        }
+        if self.is_mute() {
+            let lost = self.queue.clear(memory);
+            self.count_dropped(DiscardReason::Closed, lost);
+        }
+        self.note_congestion(now);
+    }
+
+    fn flush_link(&mut self, memory: &mut Memory) -> io::Result<()> {
+        self.link.flush()?;
+        while !self.link.is_cut() && !self.queue.is_empty() {
+            let front = self.queue.front();
+            let waiting = front.len();
+            let taken = self.link.send(front)?;
+            let frames = queue::count(&front[..taken]);
+            self.counters.tx_frames += frames;
+            self.counters.tx_bytes += payload(taken, frames);
+            self.queue.advance(taken, memory);
+            if taken < waiting {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Polls for writing exactly while something waits to be written.
+    pub fn update_poll(&mut self, registry: &Registry, token: Token) {
+        let wanted = self.has_unsent() && self.ended.is_none();
+        if wanted == self.polled_for_writing {
+            return;
+        }
+        let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        match self.link.reregister(registry, token, interest) {
+            Ok(()) => self.polled_for_writing = wanted,
+            Err(error) => self.end(error),
+        }
+    }
+
+    /// Is anything queued, or the rest of a frame unsent?
+    pub fn has_unsent(&self) -> bool {
+        !self.is_mute() && (!self.queue.is_empty() || self.link.is_cut())
+    }
+
+    /// Octets that wait in the queue.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Octets of memory that the queue holds.
+    pub fn allocated(&self) -> usize {
+        self.queue.allocated()
+    }
+
+    /// Frames that wait in the queue.
+    pub fn queued_frames(&self) -> u64 {
+        self.queue.frames()
+    }
+
+    /// Is its queue over the high mark?
+    pub fn is_congested(&self) -> bool {
+        self.queue.len() > HIGH_MARK
+    }
+
+    /// Is its pause budget spent, so that nobody waits for it?
+    pub fn is_overloaded(&mut self, now: Instant) -> bool {
+        self.pause.is_overloaded(self.queue.oldest(), now)
+    }
+
+    /// Somebody waits for this port from `now` on: until when, at the latest.
+    pub fn pause_deadline(&mut self, now: Instant) -> Option<Instant> {
+        self.pause.deadline(self.queue.oldest(), now)
+    }
+
+    /// Somebody waited for this port until `now`; true when it is overloaded from now on.
+    pub fn charge_pause(&mut self, now: Instant) -> bool {
+        self.pause.charge(self.queue.oldest(), now)
+    }
+
+    /// What it has moved and dropped until `now`.
+    pub fn counters(&self, now: Instant) -> Counters {
+        let congested = self.congested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        Counters {
+            congested: self.counters.congested + congested,
+            overloaded: self.pause.overloaded_time(now),
+            ..self.counters
+        }
+    }
+
+    /// See [`Link::peer_blocks`].
+    pub fn peer_blocks(&self) -> bool {
+        self.link.peer_blocks()
+    }
+
+    /// Asks the peer to send no more; see [`Link::stop_receiving`].
+    pub fn stop_receiving(&mut self) -> bool {
+        self.readable = true;
+        self.is_stopped = self.link.stop_receiving();
+        self.is_stopped
+    }
+
+    /// See [`Link::is_at_boundary`].
+    pub fn is_at_boundary(&self) -> bool {
+        self.link.is_at_boundary()
+    }
+
+    /// Ends the port; the first reason counts.
+    pub fn end(&mut self, reason: io::Error) {
+        self.ended.get_or_insert(reason);
+    }
+
+    /// Why the port is to be removed, if it is.
+    pub fn ended(&self) -> Option<&io::Error> {
+        self.ended.as_ref()
+    }
+
+    /// Leaves the poll and drops what waits.
+    pub fn close(&mut self, registry: &Registry, now: Instant, memory: &mut Memory) {
+        // An error here means that the poll has forgotten the socket already.
+        let _ = self.link.deregister(registry);
+        let lost = self.queue.clear(memory);
+        self.count_dropped(DiscardReason::Closed, lost);
+        self.note_congestion(now);
+    }
+
+    fn is_mute(&self) -> bool {
+        self.mute.is_some() || self.ended.is_some()
+    }
+
+    /// The peer takes no more, but what it sent before is still to be forwarded.
+    fn mute(&mut self, reason: io::Error) {
+        self.mute.get_or_insert(reason);
+        self.readable = true;
+    }
+
+    fn count_sent(&mut self, records: &[u8]) {
+        let frames = queue::count(records);
+        self.counters.tx_frames += frames;
+        self.counters.tx_bytes += payload(records.len(), frames);
+    }
+
+    fn note_congestion(&mut self, now: Instant) {
+        self.is_overloaded(now);
+        match (self.is_congested(), self.congested) {
+            (true, None) => self.congested = Some(now),
+            (false, Some(since)) => {
+                self.counters.congested += now.saturating_duration_since(since);
+                self.congested = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Octets of frames in `octets` of records.
+fn payload(octets: usize, frames: u64) -> u64 {
+    as_u64(octets) - frames * as_u64(stream::PREFIX_LEN)
+}

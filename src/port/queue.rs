@@ -1,0 +1,267 @@
+//! The egress queue: whole records that wait for a slow peer, bounded in octets, oldest first.
+//!
+//! Records lie in blocks that no record spans, so each block is one write, and frames for a
+//! datagram port can be taken from it too. All queues draw their blocks from one [`Memory`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, BytesMut};
+use hub_protocol::stream;
+
+/// Octets of a block, unless what is queued at once is larger.
+const BLOCK: usize = 32 * 1024;
+
+/// Times are kept to this precision, so that a trickle of small frames needs few of them.
+const STAMP: Duration = Duration::from_millis(1);
+
+/// The allowance that all egress queues together live in, in octets.
+#[derive(Debug)]
+pub struct Memory {
+    used: usize,
+    limit: usize,
+}
+
+impl Memory {
+    /// An allowance of `limit` octets.
+    pub fn new(limit: usize) -> Self {
+        Self { used: 0, limit }
+    }
+
+    /// Octets in use.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// By how much `more` octets would break the limit.
+    pub fn excess(&self, more: usize) -> usize {
+        (self.used + more).saturating_sub(self.limit)
+    }
+}
+
+/// Until which octet, counted from the first that was ever queued, records were queued at a time.
+#[derive(Debug)]
+struct Stamp {
+    queued: Instant,
+    end: u64,
+}
+
+#[derive(Debug)]
+struct Block {
+    records: BytesMut,
+    cost: usize,
+}
+
+/// Records that wait to be sent.
+#[derive(Debug, Default)]
+pub(super) struct EgressQueue {
+    blocks: VecDeque<Block>,
+    stamps: VecDeque<Stamp>,
+    len: usize,
+    allocated: usize,
+    taken: u64,
+}
+
+impl EgressQueue {
+    /// Octets that wait.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Does nothing wait?
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Octets of memory held.
+    pub(super) fn allocated(&self) -> usize {
+        self.allocated
+    }
+
+    /// Memory that a [`Self::push`] of `octets` would take.
+    pub(super) fn cost(&self, octets: usize) -> usize {
+        let room = self.blocks.back().map_or(0, |block| block.records.capacity() - block.records.len());
+        if room >= octets { 0 } else { octets.max(BLOCK) }
+    }
+
+    /// When the record at the front was queued, to the millisecond.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.stamps.front().map(|stamp| stamp.queued)
+    }
+
+    /// Records at the front, in one piece; empty when nothing waits.
+    pub(super) fn front(&self) -> &[u8] {
+        self.blocks.front().map_or(&[], |block| &block.records)
+    }
+
+    /// Frames that wait.
+    pub(super) fn frames(&self) -> u64 {
+        self.blocks.iter().map(|block| count(&block.records)).sum()
+    }
+
+    /// Appends whole records.
+    pub(super) fn push(&mut self, records: &[u8], now: Instant, memory: &mut Memory) {
+        let cost = self.cost(records.len());
+        if cost > 0 {
+            self.allocated += cost;
+            memory.used += cost;
+            self.blocks.push_back(Block { records: BytesMut::with_capacity(cost), cost });
+        }
+        if let Some(block) = self.blocks.back_mut() {
+            block.records.put_slice(records);
+        }
+        self.len += records.len();
+        let end = self.end();
+        match self.stamps.back_mut() {
+            Some(last) if now.saturating_duration_since(last.queued) < STAMP => last.end = end,
+            _ => self.stamps.push_back(Stamp { queued: now, end }),
+        }
+    }
+
+    /// Drops the first `octets`, which were sent: whole records within [`Self::front`].
+    pub(super) fn advance(&mut self, octets: usize, memory: &mut Memory) {
+        let Some(block) = self.blocks.front_mut() else {
+            return;
+        };
+        block.records.advance(octets);
+        if block.records.is_empty() {
+            self.allocated -= block.cost;
+            memory.used -= block.cost;
+            self.blocks.pop_front();
+        }
+        self.len -= octets;
+        self.taken += as_u64(octets);
+        while self.stamps.front().is_some_and(|stamp| stamp.end <= self.taken) {
+            self.stamps.pop_front();
+        }
+    }
+
+    /// Drops the newest block, and returns the frames that were in it.
+    pub(super) fn drop_newest(&mut self, memory: &mut Memory) -> u64 {
+        let Some(block) = self.blocks.pop_back() else {
+            return 0;
+        };
+        self.allocated -= block.cost;
+        memory.used -= block.cost;
+        self.len -= block.records.len();
+        let end = self.end();
+        while let Some(last) = self.stamps.pop_back() {
+            let before = self.stamps.back().map_or(self.taken, |stamp| stamp.end);
+            if before < end {
+                self.stamps.push_back(Stamp { end, ..last });
+                break;
+            }
+        }
+        count(&block.records)
+    }
+
+    /// Drops everything, and returns the frames that waited.
+    pub(super) fn clear(&mut self, memory: &mut Memory) -> u64 {
+        let frames = self.frames();
+        memory.used -= self.allocated;
+        *self = Self::default();
+        frames
+    }
+
+    fn end(&self) -> u64 {
+        self.taken + as_u64(self.len)
+    }
+}
+
+/// The number of frames in `records`.
+pub(super) fn count(records: &[u8]) -> u64 {
+    as_u64(stream::frames(records).count())
+}
+
+/// Lossless on every machine that has 64-bit counters.
+pub fn as_u64(octets: usize) -> u64 {
+    octets as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn records(count: usize, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            assert!(stream::append(&mut bytes, &vec![0; length]));
+        }
+        bytes
+    }
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary start of virtual time")]
+        Instant::now()
+    }
+
+    #[test]
+    fn the_oldest_frame_has_its_own_time() {
+        let (mut queue, mut memory, start) = (EgressQueue::default(), Memory::new(1 << 20), start());
+        let second = start + Duration::from_millis(3);
+        queue.push(&records(2, 60), start, &mut memory);
+        queue.push(&records(1, 60), second, &mut memory);
+        assert_eq!(queue.oldest(), Some(start));
+        queue.advance(64, &mut memory);
+        assert_eq!(queue.oldest(), Some(start));
+        queue.advance(64, &mut memory);
+        assert_eq!(queue.oldest(), Some(second));
+        queue.advance(64, &mut memory);
+        assert_eq!((queue.oldest(), queue.len(), memory.used()), (None, 0, 0));
+    }
+
+    #[test]
+    fn small_pushes_share_a_block_and_records_never_span_two() {
+        let (mut queue, mut memory, start) = (EgressQueue::default(), Memory::new(1 << 20), start());
+        for _ in 0..30 {
+            queue.push(&records(1, 1514), start, &mut memory);
+        }
+        assert_eq!((queue.blocks.len(), memory.used()), (2, 2 * BLOCK));
+        assert_eq!(queue.front().len() % 1518, 0);
+        assert_eq!(queue.drop_newest(&mut memory), 30 - count(queue.front()));
+        queue.push(&records(100, 1514), start, &mut memory);
+        assert_eq!(memory.used(), BLOCK + 151_800, "what is larger than a block gets one of its size");
+        assert_eq!(queue.clear(&mut memory), 121);
+        assert_eq!((memory.used(), queue.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_limit_is_seen_on_both_sides() {
+        let (mut queue, mut memory) = (EgressQueue::default(), Memory::new(2 * BLOCK));
+        queue.push(&records(1, 60), start(), &mut memory);
+        assert_eq!(memory.excess(BLOCK), 0);
+        assert_eq!(memory.excess(BLOCK + 1), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn books_balance(steps in prop::collection::vec((0_u8..4, 1_usize..40, 14_usize..4000), 1..80)) {
+            let (mut queue, mut memory, mut now) = (EgressQueue::default(), Memory::new(usize::MAX), start());
+            let mut waiting: VecDeque<(usize, Instant)> = VecDeque::new();
+            for (step, count, length) in steps {
+                now += Duration::from_millis(2);
+                match step {
+                    0 | 1 => {
+                        queue.push(&records(count, length), now, &mut memory);
+                        waiting.extend(std::iter::repeat_n((length + 4, now), count));
+                    }
+                    2 => {
+                        let taken = stream::frames(queue.front()).take(count).count();
+                        let octets: usize = waiting.drain(..taken).map(|(octets, _)| octets).sum();
+                        if octets > 0 { queue.advance(octets, &mut memory) }
+                    }
+                    _ => {
+                        let dropped = queue.drop_newest(&mut memory);
+                        waiting.truncate(waiting.len() - usize::try_from(dropped).unwrap());
+                    }
+                }
+                prop_assert_eq!(queue.frames(), as_u64(waiting.len()));
+                prop_assert_eq!(queue.len(), waiting.iter().map(|(octets, _)| octets).sum::<usize>());
+                prop_assert_eq!(queue.oldest(), waiting.front().map(|&(_, at)| at));
+                prop_assert_eq!(memory.used(), queue.allocated());
+                prop_assert!(memory.used() >= queue.len());
+            }
+        }
+    }
+}
