@@ -42,3 +42,11 @@ pub mod link;
 pub mod port;
 
 pub mod hub;
+
+pub mod cli;
+pub mod instance;
+pub mod logging;
+pub mod signals;
+pub mod welcome;
+
+pub mod daemon;

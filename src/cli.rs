@@ -1,0 +1,191 @@
+//! The command line: flags and help.
+
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::bridge::{BridgeConfig, MAX_PORTS, Mode};
+use crate::config::{self, PortSpec};
+
+const PORTS_HELP: &str = "\
+Ports:
+  unix:PATH[,mode=0600]     serve a unix socket; each connection is a port
+  unix:@NAME[,any-user=on]  the same under an abstract name, for this user and root
+  tcp:[HOST:]PORT           serve TCP (HOST: 127.0.0.1; everybody: 0.0.0.0; IPv6: [::1]:5555)
+  connect:unix:PATH         dial a QEMU that listens (server=on), and again when it goes
+  connect:tcp:HOST:PORT     the same over TCP (listen=, server=on)
+  fd:N                      an inherited stream socket, connected or listening
+
+Options of every port, as ,key=value (a comma inside a value is doubled):
+  name=NAME                 what it is called; the ports of a listener are numbered
+  queue=OCTETS              what may wait for its peer (1M)
+  pause=TIME                how long others may wait for it, at a stretch and per second (50ms)
+  max-frame=OCTETS          the longest frame, either way (69632); longer ones are dropped
+  pad=60                    pad the frames that leave by it with zeros";
+
+/// Joins virtual machines into one Ethernet segment, without root.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = PORTS_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a switch (what qhub does without a command)
+    #[command(after_help = PORTS_HELP)]
+    Run(RunArgs),
+    /// Print MAC addresses for VMs: the same for the same NAME, or a random one
+    Mac {
+        /// The instance
+        #[arg(long = "name", value_name = "LAB", default_value = "default", value_parser = config::parse_name)]
+        instance: String,
+        /// What the addresses are for
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+/// How a switch is to run.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Where VMs join: the instance's unix socket is always served; a PORT named here takes the
+    /// place of TCP 127.0.0.1:5555
+    #[arg(value_name = "PORT")]
+    pub ports: Vec<PortSpec>,
+    /// Name of this instance
+    #[arg(long, value_name = "LAB", default_value = "default", value_parser = config::parse_name)]
+    pub name: String,
+    /// Repeat every frame to every port
+    #[arg(long)]
+    pub hub: bool,
+    /// Do not serve TCP 127.0.0.1:5555
+    #[arg(long)]
+    pub no_tcp: bool,
+    /// The most ports
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    max_ports: u16,
+    /// Forget a station this long after its last frame
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    ageing: u32,
+    /// The most stations to remember
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    fdb_max: u32,
+    /// What to log: error, warn, info, debug, trace, or a list like info,qhub::hub=debug
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Log warnings and errors only
+    #[arg(short, long, conflicts_with_all = ["verbose", "log"])]
+    quiet: bool,
+    /// Log more; twice: every frame that was dropped
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "log")]
+    verbose: u8,
+}
+
+impl Cli {
+    /// What the command line says; ends the process with status 2 and a message when it is wrong.
+    pub fn read() -> Command {
+        let cli = Self::parse();
+        let command = cli.command.unwrap_or(Command::Run(cli.run));
+        if let Command::Run(args) = &command
+            && let Some(name) = args.repeated_name()
+        {
+            let message = format!("two ports are named '{name}'; give each its own name=");
+            Self::command().error(ErrorKind::ValueValidation, message).exit();
+        }
+        command
+    }
+}
+
+impl RunArgs {
+    fn repeated_name(&self) -> Option<&str> {
+        let mut names: Vec<&str> =
+            self.ports.iter().filter_map(|port| port.options.name.as_deref()).collect();
+        names.sort_unstable();
+        names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    }
+
+    /// The bridge that is asked for.
+    pub fn bridge(&self) -> BridgeConfig {
+        BridgeConfig {
+            mode: if self.hub { Mode::Hub } else { Mode::Switch },
+            ageing: Duration::from_secs(u64::from(self.ageing)),
+            fdb_max: usize::try_from(self.fdb_max).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The most ports.
+    pub fn max_ports(&self) -> usize {
+        usize::from(self.max_ports).min(MAX_PORTS)
+    }
+
+    /// What to log.
+    pub fn log_filter(&self) -> &str {
+        match (&self.log, self.quiet, self.verbose) {
+            (Some(filter), ..) => filter,
+            (None, true, _) => "warn",
+            (None, false, 0) => "info",
+            (None, false, 1) => "debug",
+            (None, false, _) => "trace",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> RunArgs {
+        let cli = Cli::try_parse_from([&["qhub"], args].concat()).unwrap();
+        match cli.command {
+            None => cli.run,
+            Some(Command::Run(args)) => args,
+            Some(Command::Mac { .. }) => panic!("not run"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_a_bare_qhub_does() {
+        for args in [&["--hub", "--no-tcp", "tcp:1"][..], &["run", "--hub", "--no-tcp", "tcp:1"]] {
+            let args = run(args);
+            assert!(args.hub && args.no_tcp);
+            assert_eq!(args.ports.len(), 1);
+        }
+        let args = run(&[]);
+        assert_eq!(
+            (args.max_ports(), args.bridge().ageing.as_secs(), args.bridge().fdb_max),
+            (1024, 300, 8192)
+        );
+        assert_eq!(args.log_filter(), "info");
+        assert_eq!(run(&["-q"]).log_filter(), "warn");
+        assert_eq!(run(&["-vv"]).log_filter(), "trace");
+    }
+
+    #[test]
+    fn numbers_have_two_ends() {
+        for (flag, low, high) in
+            [("--max-ports", 1, 1024), ("--ageing", 1, 1_000_000), ("--fdb-max", 1, 65536)]
+        {
+            for (value, is_good) in [(low - 1, false), (low, true), (high, true), (high + 1, false)] {
+                let args = ["qhub", flag, &value.to_string()];
+                assert_eq!(Cli::try_parse_from(args).is_ok(), is_good, "{flag} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        assert_eq!(run(&["tcp:1,name=a", "tcp:2,name=b"]).repeated_name(), None);
+        assert_eq!(run(&["tcp:1,name=a", "tcp:2", "tcp:3,name=a"]).repeated_name(), Some("a"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Logging that never blocks the loop: lines go through a bounded channel to a thread that writes
+//! them to stderr. When stderr is not read, lines are lost, and their number is told.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use env_logger::{Builder, Target};
+
+/// Lines that may wait for stderr.
+const BACKLOG: usize = 1024;
+
+/// How long the last lines may take.
+const FLUSH: Duration = Duration::from_millis(200);
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// The way to the writer; lines go into it as whole writes.
+struct Lines {
+    messages: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.messages.try_send(Message::Line(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The log of a running program.
+#[derive(Debug)]
+pub struct Log {
+    messages: SyncSender<Message>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(line) => f.debug_tuple("Line").field(&line.len()).finish(),
+            Self::Flush(_) => f.write_str("Flush"),
+        }
+    }
+}
+
+impl Log {
+    /// Starts to log what `filter` lets through.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start(filter: &str) -> io::Result<Self> {
+        let (messages, lines) = sync_channel(BACKLOG);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&lost);
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(&lines, &counter, &mut io::stderr()))?;
+        Builder::new()
+            .parse_filters(filter)
+            .format_target(false)
+            .format_timestamp_millis()
+            .target(Target::Pipe(Box::new(Lines { messages: messages.clone(), lost })))
+            .init();
+        Ok(Self { messages })
+    }
+
+    /// Waits until what was logged is written, unless stderr is stuck.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.messages.try_send(Message::Flush(done)).is_ok() {
+            // Stuck or written: either way it is over.
+            let _ = written.recv_timeout(FLUSH);
+        }
+    }
+}
+
+/// Writes until all senders are gone. A stderr that is closed or full to the brim on disk changes
+/// nothing for the hub, so errors are not looked at.
+fn write_lines(lines: &Receiver<Message>, lost: &AtomicU64, output: &mut impl Write) {
+    for message in lines {
+        match message {
+            Message::Line(line) => {
+                let _ = output.write_all(&line);
+                let lost = lost.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    let _ = writeln!(output, "qhub: {lost} log lines were lost, because stderr was not read");
+                }
+            }
+            Message::Flush(done) => {
+                let _ = done.try_send(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_beyond_the_backlog_are_counted_not_waited_for() {
+        let (messages, lines) = sync_channel(2);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut log = Lines { messages, lost: Arc::clone(&lost) };
+        for line in ["one\n", "two\n", "three\n", "four\n"] {
+            log.write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(lost.load(Ordering::Relaxed), 2);
+        drop(log);
+        let mut written = Vec::new();
+        write_lines(&lines, &lost, &mut written);
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            "one\nqhub: 2 log lines were lost, because stderr was not read\ntwo\n"
+        );
+    }
+}

@@ -1,0 +1,31 @@
+//! `qhub`: parse, build, run, exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use qhub::cli::{Cli, Command};
+use qhub::daemon;
+use qhub::instance::{random_mac, stable_mac};
+
+fn main() -> ExitCode {
+    let result = match Cli::read() {
+        Command::Run(args) => daemon::run(&args),
+        Command::Mac { instance, names } => print_macs(&instance, &names).map_err(Into::into),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do when stderr is closed.
+            let _ = writeln!(std::io::stderr(), "qhub: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_macs(instance: &str, names: &[String]) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    if names.is_empty() {
+        writeln!(out, "{}", random_mac())?;
+    }
+    names.iter().try_for_each(|name| writeln!(out, "{}", stable_mac(instance, &format!("vm {name}"))))
+}
