@@ -1,0 +1,11 @@
+//! What the tests against real processes share. Nothing here sleeps blindly or waits without a limit, and every process
+//! that is started dies with the thread that started it.
+#![allow(dead_code, reason = "each test crate uses its own part of this")]
+
+pub(crate) mod guest;
+pub(crate) mod hub;
+pub(crate) mod process;
+pub(crate) mod qemu;
+pub(crate) mod require;
+pub(crate) mod wait;
+pub(crate) mod wire;

@@ -1,0 +1,106 @@
+//! A child process with its output captured. It is killed when dropped, by its own pid, and by the kernel if the test
+//! itself is killed.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::wait::wait_for;
+
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Process {
+    /// A command that runs `program` and has it killed when the calling thread ends: what `PR_SET_PDEATHSIG` does,
+    /// without the unsafe code that it takes here.
+    pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    }
+
+    pub(crate) fn spawn(name: &str, command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {name}: {error}"));
+        let stdout = Output::read_all(child.stdout.take().expect("stdout is a pipe"));
+        let stderr = Output::read_all(child.stderr.take().expect("stderr is a pipe"));
+        Self { name: name.to_owned(), child, stdout, stderr }
+    }
+
+    /// All that it has printed so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    pub(crate) fn stdin(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().expect("the command was given a pipe as its stdin")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("a pid fits"));
+        kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn try_exit(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait for a child of ours")
+    }
+
+    pub(crate) fn exit(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("{} to exit", self.name);
+        wait_for(&what, limit, || self.try_exit())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let ended = self.try_exit();
+        // Either fails only if the child has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let (name, stdout, stderr) = (&self.name, self.stdout(), self.stderr());
+            let fate = ended.map_or("killed at the end of the test".to_owned(), |status| status.to_string());
+            let _ =
+                writeln!(std::io::stderr(), "--- {name}: {fate}; stdout:\n{stdout}--- stderr:\n{stderr}---");
+        }
+    }
+}
+
+/// What came out of a pipe, read by a thread of its own so that the writer never blocks.
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Output {
+    fn read_all(mut pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&text);
+        thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+                sink.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..length]);
+            }
+        });
+        Self(text)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
