@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ use crate::cli::RunArgs;
 use crate::config::{HostPort, PortKind, PortOptions, PortSpec, UnixName};
 use crate::hub::{self, Door, Hub, HubConfig};
 use crate::instance::Instance;
-use crate::logging::Log;
+use crate::logging::{self, Log};
 use crate::signals::{Request, Signals};
 use crate::welcome::Welcome;
 
@@ -59,15 +60,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
         socket: &instance.socket(),
         tcp: &tcp,
     };
-    if let Err(error) = write!(std::io::stdout(), "{welcome}") {
-        warn!("can't print how to join: {error}");
-    }
+    print_aside(welcome.to_string());
     turn_until_stopped(&mut hub, &mut signals)?;
     for line in hub.snapshot(hub::now()).totals() {
         info!("{line}");
     }
     log.flush();
     Ok(())
+}
+
+/// Prints without waiting for whoever reads stdout.
+fn print_aside(text: String) {
+    thread::spawn(move || {
+        if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+            warn!("can't print how to join: {error}");
+        }
+    });
 }
 
 fn turn_until_stopped(hub: &mut Hub, signals: &mut Signals) -> Result<()> {
@@ -84,7 +92,7 @@ fn turn_until_stopped(hub: &mut Hub, signals: &mut Signals) -> Result<()> {
         }
         for request in signals.requests() {
             match request {
-                Request::Show => info!("{}", hub.snapshot(hub::now())),
+                Request::Show => info!(target: logging::ASKED, "{}", hub.snapshot(hub::now())),
                 Request::Stop if is_stopping => std::process::exit(TERMINATED),
                 Request::Stop => {
                     info!("stopping; a second signal stops at once");

@@ -9,9 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use env_logger::{Builder, Target};
+use log::LevelFilter;
 
 /// Lines that may wait for stderr.
 const BACKLOG: usize = 1024;
+
+/// The target of what somebody asked for: logged whatever the filter.
+pub const ASKED: &str = "asked";
 
 /// How long the last lines may take.
 const FLUSH: Duration = Duration::from_millis(200);
@@ -70,6 +74,7 @@ impl Log {
             .spawn(move || write_lines(&lines, &counter, &mut io::stderr()))?;
         Builder::new()
             .parse_filters(filter)
+            .filter_module(ASKED, LevelFilter::Info)
             .format_target(false)
             .format_timestamp_millis()
             .target(Target::Pipe(Box::new(Lines { messages: messages.clone(), lost })))

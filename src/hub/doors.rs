@@ -225,14 +225,11 @@ impl Hub {
                 info!(door = door.shown.as_str(); "listening");
             }
             Kind::Dialer { name, .. } => {
-                *name = Some(match &door.options.name {
-                    Some(name) => name.clone(),
-                    None => self.names.take(&stem),
-                });
+                *name = Some(self.take_name(&door.options, &stem));
             }
             Kind::Connection(socket) => {
                 if let Some(socket) = socket.take() {
-                    let name = door.options.name.clone().unwrap_or_else(|| self.names.take(&stem));
+                    let name = self.take_name(&door.options, &stem);
                     let (peer, link) = (socket.peer(), StreamLink::accepted(socket)?);
                     self.attach_as(name, Box::new(link), peer, door.options.clone(), now)?;
                 }
@@ -240,6 +237,14 @@ impl Hub {
         }
         self.doors.doors.push(door);
         Ok(())
+    }
+
+    /// The name of a door's only port.
+    fn take_name(&mut self, options: &PortOptions, stem: &str) -> String {
+        match &options.name {
+            Some(name) => self.names.take(name),
+            None => self.names.number(stem),
+        }
     }
 
     /// Accepts, dials and redials.
@@ -296,12 +301,10 @@ impl Hub {
                 door.warn(&format!("refused {peer}: all {limit} ports are in use; raise --max-ports"), now);
                 continue;
             }
-            let options = door.options.clone();
-            let name = self.names.take(&door.stem());
+            let (stem, options) = (door.stem(), door.options.clone());
             let attached = StreamLink::accepted(socket)
-                .and_then(|link| self.attach_as(name.clone(), Box::new(link), peer.clone(), options, now));
+                .and_then(|link| self.attach(&stem, Box::new(link), peer.clone(), options, now));
             if let Err(error) = attached {
-                self.names.release(&name);
                 self.doors.doors[index].warn(&format!("lost {peer}: {error}"), now);
             }
         }

@@ -14,7 +14,7 @@ mod snapshot;
 use std::io;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{Level, info, log, warn};
 use mio::{Events, Poll, Registry, Token};
 
 pub use doors::Door;
@@ -142,10 +142,15 @@ impl Hub {
         options: PortOptions,
         now: Instant,
     ) -> io::Result<PortId> {
-        let name = self.names.take(stem);
-        self.attach_as(name, link, peer, options, now)
+        let name = self.names.number(stem);
+        let attached = self.attach_as(name.clone(), link, peer, options, now);
+        if attached.is_err() {
+            self.names.release(&name);
+        }
+        attached
     }
 
+    /// Adds a port under a name that was taken for it.
     fn attach_as(
         &mut self,
         name: String,
@@ -154,13 +159,12 @@ impl Hub {
         options: PortOptions,
         now: Instant,
     ) -> io::Result<PortId> {
-        let full = || {
-            io::Error::other(format!("all {} ports are in use; raise --max-ports", self.ports.slab.limit()))
-        };
+        let limit = self.ports.slab.limit();
+        let full = || io::Error::other(format!("all {limit} ports are in use; raise --max-ports"));
         let id = self.ports.slab.vacancy().ok_or_else(full)?;
-        info!(port = name.as_str(), peer:% = peer; "port up");
-        self.ports.insert(id, name, link, peer, options, now)?;
+        self.ports.insert(id, name.clone(), link, peer.clone(), options, now)?;
         self.bridge.attach(id);
+        info!(port = name.as_str(), peer:% = peer; "port up");
         Ok(id)
     }
 
@@ -307,10 +311,13 @@ impl Hub {
         let Some(conflict) = self.bridge.take_conflict() else {
             return;
         };
-        let name = |id| self.ports.slab.get(id).map_or("?", |port| port.name.as_str());
-        let (one, other) = (name(conflict.ports.0), name(conflict.ports.1));
+        let shown = |id| {
+            let port = self.ports.slab.get(id);
+            port.map_or_else(String::new, |port| format!("{} ({})", port.name, port.peer))
+        };
+        let ports = [conflict.ports.0, conflict.ports.1].map(shown).join(", ");
         warn!(
-            mac:% = conflict.mac, vid = conflict.vid, ports = format!("{one} {other}").as_str();
+            mac:% = conflict.mac, vid = conflict.vid, ports = ports.as_str();
             "two ports use one MAC address; give each VM its own with -device ...,mac= ('qhub mac' makes them)"
         );
     }
@@ -336,7 +343,9 @@ impl Hub {
             let counters = port.counters(now);
             self.departed.add(&counters);
             let reason = port.ended().map_or_else(String::new, describe_end);
-            info!(port = port.name.as_str(), peer:% = port.peer, reason = reason.as_str(); "port down: {counters}");
+            let is_fault = port.ended().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+            let level = if is_fault { Level::Warn } else { Level::Info };
+            log!(level, port = port.name.as_str(), peer:% = port.peer, reason = reason.as_str(); "port down: {counters}");
             if !self.redial(id, now) {
                 self.names.release(&port.name);
             }

@@ -1,37 +1,28 @@
-//! Names of ports.
+//! Names of ports: unique as long as the port lives, or its dialler does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-/// The names in use: `unix1`, `unix2`; a number that is free again is used again.
+/// The names in use.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    taken: HashMap<String, BTreeSet<usize>>,
-}
+pub(super) struct Names(BTreeSet<String>);
 
 impl Names {
-    /// The first free name of `stem`.
-    pub(super) fn take(&mut self, stem: &str) -> String {
-        // The number has to be told from a stem that ends in digits.
-        let stem = if stem.ends_with(|char: char| char.is_ascii_digit()) {
-            format!("{stem}-")
-        } else {
-            stem.to_owned()
-        };
-        let numbers = self.taken.entry(stem.clone()).or_default();
-        let number = (1..)
-            .zip(&*numbers)
-            .find(|(free, taken)| free != *taken)
-            .map_or(numbers.len() + 1, |(free, _)| free);
-        numbers.insert(number);
-        format!("{stem}{number}")
+    /// `stem` and the first free number: `unix1`, `unix2`; a number that is free again is used again.
+    pub(super) fn number(&mut self, stem: &str) -> String {
+        let numbered = (1..).map(|number| format!("{stem}{number}"));
+        let free = numbered.into_iter().find(|name| !self.0.contains(name)).unwrap_or_default();
+        self.0.insert(free.clone());
+        free
+    }
+
+    /// `name` itself, or with a number when it is taken.
+    pub(super) fn take(&mut self, name: &str) -> String {
+        if self.0.insert(name.to_owned()) { name.to_owned() } else { self.number(name) }
     }
 
     /// Gives a name back.
     pub(super) fn release(&mut self, name: &str) {
-        let stem = name.trim_end_matches(|char: char| char.is_ascii_digit());
-        if let (Some(numbers), Ok(number)) = (self.taken.get_mut(stem), name[stem.len()..].parse()) {
-            numbers.remove(&number);
-        }
+        self.0.remove(name);
     }
 }
 
@@ -40,19 +31,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_fill_the_first_gap() {
+    fn names_fill_the_first_gap_and_are_never_given_twice() {
         let mut names = Names::default();
         assert_eq!(
-            (names.take("unix"), names.take("unix"), names.take("tcp")),
+            (names.number("unix"), names.number("unix"), names.number("tcp")),
             ("unix1".into(), "unix2".into(), "tcp1".into())
         );
-        assert_eq!(names.take("unix"), "unix3");
+        assert_eq!(names.take("unix3"), "unix3");
+        assert_eq!(names.number("unix"), "unix4");
+        assert_eq!(names.take("unix3"), "unix31");
         names.release("unix2");
-        names.release("unix9");
         names.release("other");
-        assert_eq!((names.take("unix"), names.take("unix")), ("unix2".into(), "unix4".into()));
-        assert_eq!(names.take("web2"), "web2-1");
-        names.release("web2-1");
-        assert_eq!(names.take("web2"), "web2-1");
+        assert_eq!((names.number("unix"), names.number("unix")), ("unix2".into(), "unix5".into()));
     }
 }

@@ -17,8 +17,10 @@ use crate::batch::FrameBatch;
 /// What a socket may hold toward its peer: enough for full speed, little enough for a low latency.
 const SEND_BUFFER: usize = 212_992;
 
-/// How long a silent TCP peer is trusted to be there.
+/// How long a silent TCP peer is trusted to be there; then it is asked, so often, this far apart.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+const PROBES: u32 = 6;
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -145,7 +147,8 @@ impl StreamLink {
         options.set_send_buffer_size(SEND_BUFFER)?;
         if matches!(socket, StreamSocket::Tcp(_)) {
             options.set_tcp_nodelay(true)?;
-            options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+            options.set_tcp_keepalive(&keepalive.with_interval(PROBE_INTERVAL).with_retries(PROBES))?;
         }
         Ok(Self { socket, tail: Vec::new(), cut: Vec::new(), fault: None, peer_blocks })
     }

@@ -11,6 +11,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hub_protocol::stream;
+use log::trace;
 use mio::{Interest, Registry, Token};
 
 use crate::batch::FrameBatch;
@@ -203,7 +204,10 @@ impl Port {
 
     /// Counts `frames` that came in or were to leave here, and were dropped.
     pub fn count_dropped(&mut self, reason: DiscardReason, frames: u64) {
-        self.counters.drops.add(reason, frames);
+        if frames > 0 {
+            trace!(port = self.name.as_str(), reason = reason.name(), frames; "dropped");
+            self.counters.drops.add(reason, frames);
+        }
     }
 
     /// `run` as this port may send it: without frames that are too long for it, and padded. A run
