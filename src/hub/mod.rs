@@ -3,6 +3,7 @@
 //! A turn takes what the poll told, flushes what can be written again, serves the ready ports one
 //! batch each, and reaps the dead. Nothing below calls back up.
 
+mod door;
 mod doors;
 mod drain;
 mod names;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use log::{Level, info, log, warn};
 use mio::{Events, Poll, Registry, Token};
 
-pub use doors::Door;
+pub use door::Door;
 pub use snapshot::{PortRow, Snapshot};
 
 use crate::batch::FrameBatch;

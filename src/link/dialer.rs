@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
 
 use super::StreamSocket;
 use super::listener::resolve;
@@ -23,26 +24,13 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// What a dialler is doing.
 #[derive(Debug)]
-pub enum Dialling {
+enum State {
     /// Nothing until then.
-    Idle {
-        /// The next attempt.
-        until: Instant,
-    },
-    /// An attempt is under way.
-    Connecting {
-        /// The socket.
-        socket: StreamSocket,
-        /// When it is given up.
-        until: Instant,
-        /// Has the poll told of it?
-        told: bool,
-    },
-    /// There is a connection.
-    Connected {
-        /// Since when.
-        since: Instant,
-    },
+    Idle { until: Instant },
+    /// An attempt is under way until then at the latest; the poll may have told of it.
+    Connecting { socket: StreamSocket, until: Instant, told: bool },
+    /// There is a connection since then.
+    Connected { since: Instant },
 }
 
 /// Keeps one connection to a peer that listens.
@@ -51,8 +39,7 @@ pub struct Dialer {
     places: Places,
     next_place: usize,
     retry: Duration,
-    /// What it is doing.
-    pub state: Dialling,
+    state: State,
 }
 
 #[derive(Debug)]
@@ -77,51 +64,93 @@ impl Dialer {
             }
             Remote::Tcp(address) => Places::Tcp(resolve(address)?),
         };
-        Ok(Self { places, next_place: 0, retry: RETRY.0, state: Dialling::Idle { until: now } })
+        Ok(Self { places, next_place: 0, retry: RETRY.0, state: State::Idle { until: now } })
     }
 
     /// When it wants to be looked at again, whatever happens.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
-            Dialling::Idle { until } | Dialling::Connecting { until, .. } => Some(until),
-            Dialling::Connected { .. } => None,
+            State::Idle { until } | State::Connecting { until, .. } => Some(until),
+            State::Connected { .. } => None,
         }
     }
 
     /// The poll tells of the attempt under way.
     pub fn note(&mut self) {
-        if let Dialling::Connecting { told, .. } = &mut self.state {
+        if let State::Connecting { told, .. } = &mut self.state {
             *told = true;
         }
     }
 
-    /// Begins an attempt. The socket is to be asked whether it is connected: a unix socket is at
-    /// once.
+    /// Goes one step on: begins an attempt when it is due, or looks how the one under way went.
+    /// Returns the socket once it is connected; it is then no longer polled.
     ///
     /// # Errors
     ///
-    /// The system's; the attempt has failed.
-    pub fn connect(&mut self, now: Instant) -> io::Result<(StreamSocket, Instant)> {
-        let socket = match &self.places {
+    /// Why the attempt has failed; [`Self::rest`] is to be called.
+    pub fn advance(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        now: Instant,
+    ) -> io::Result<Option<StreamSocket>> {
+        let (mut socket, until, is_polled) =
+            match std::mem::replace(&mut self.state, State::Idle { until: now }) {
+                State::Idle { until } if now >= until => (self.begin()?, now + ATTEMPT, false),
+                State::Connecting { socket, until, told } if told || now >= until => (socket, until, true),
+                state @ (State::Idle { .. } | State::Connecting { .. } | State::Connected { .. }) => {
+                    self.state = state;
+                    return Ok(None);
+                }
+            };
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        if socket.is_connected_to_itself() {
+            return Err(io::Error::other("nothing but ourselves answers there"));
+        }
+        if socket.is_connected() {
+            if is_polled {
+                socket.deregister(registry)?;
+            }
+            return Ok(Some(socket));
+        }
+        if now >= until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if !is_polled {
+            socket.register(registry, token, Interest::WRITABLE)?;
+        }
+        self.state = State::Connecting { socket, until, told: false };
+        Ok(None)
+    }
+
+    /// A unix socket is connected at once, TCP some time later.
+    fn begin(&mut self) -> io::Result<StreamSocket> {
+        Ok(match &self.places {
             Places::Unix(address) => StreamSocket::Unix(UnixStream::connect_addr(address)?),
             Places::Tcp(addresses) => {
                 let address = addresses[self.next_place % addresses.len()];
                 self.next_place += 1;
                 StreamSocket::Tcp(TcpStream::connect(address)?)
             }
-        };
-        Ok((socket, now + ATTEMPT))
+        })
+    }
+
+    /// The connection is in use.
+    pub fn succeeded(&mut self, now: Instant) {
+        self.state = State::Connected { since: now };
     }
 
     /// The connection, or the attempt, is over: says when the next one is due, later each time
     /// unless the connection had lasted.
     pub fn rest(&mut self, now: Instant) {
-        if let Dialling::Connected { since } = self.state
+        if let State::Connected { since } = self.state
             && now.saturating_duration_since(since) >= LASTED
         {
             self.retry = RETRY.0;
         }
-        self.state = Dialling::Idle { until: now + self.retry };
+        self.state = State::Idle { until: now + self.retry };
         self.retry = RETRY.1.min(self.retry * 2);
     }
 }
@@ -143,11 +172,11 @@ mod tests {
             now = next;
         }
         assert_eq!(rests, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        dialer.state = Dialling::Connected { since: now };
+        dialer.succeeded(now);
         assert_eq!(dialer.deadline(), None);
         dialer.rest(now + LASTED - Duration::from_nanos(1));
         assert_eq!(dialer.deadline(), Some(now + LASTED - Duration::from_nanos(1) + RETRY.1));
-        dialer.state = Dialling::Connected { since: now };
+        dialer.succeeded(now);
         dialer.rest(now + LASTED);
         assert_eq!(dialer.deadline(), Some(now + LASTED + RETRY.0));
     }

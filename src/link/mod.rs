@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use mio::{Interest, Registry, Token};
 
-pub use dialer::{Dialer, Dialling};
+pub use dialer::Dialer;
 pub use listener::Listener;
 pub use stream::{StreamLink, StreamSocket};
 

@@ -1,0 +1,181 @@
+//! A door: a way into the hub, as one port specification describes it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use log::{debug, warn};
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use socket2::{Domain, Socket, Type};
+
+use super::QUIET;
+use crate::bridge::PortId;
+use crate::config::{PortKind, PortOptions, PortSpec};
+use crate::link::{Dialer, Listener, Peer, StreamSocket, sys};
+
+/// How soon a listener tries again when the system has no descriptors or memory.
+const STARVED: Duration = Duration::from_millis(100);
+
+/// A way into the hub, as one port specification describes it.
+#[derive(Debug)]
+pub struct Door {
+    pub(super) shown: String,
+    pub(super) options: PortOptions,
+    pub(super) kind: Kind,
+    pub(super) warned: Option<Instant>,
+}
+
+/// The kinds of door.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Each connection becomes a port.
+    Listener {
+        listener: Listener,
+        /// Is there anything to accept, as far as the poll told?
+        ready: bool,
+        /// The system had no descriptors left; when to try again.
+        starved: Option<Instant>,
+    },
+    /// One connection is kept up.
+    Dialer { dialer: Dialer, name: Option<String>, port: Option<PortId> },
+    /// A connection that was inherited, until it is made a port.
+    Connection(Option<StreamSocket>),
+}
+
+impl Door {
+    /// Opens what `spec` says. Inherited descriptors are to be opened before anything else.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system refuses; says what to do.
+    pub fn open(spec: &PortSpec, now: Instant) -> Result<Self> {
+        let shown = spec.kind.to_string();
+        let kind = Kind::open(&spec.kind, now).with_context(|| format!("port {shown}"))?;
+        Ok(Self { shown, options: spec.options.clone(), kind, warned: None })
+    }
+
+    /// The TCP address that it serves, if it does.
+    pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
+        match &self.kind {
+            Kind::Listener { listener, .. } => listener.tcp_address(),
+            Kind::Dialer { .. } | Kind::Connection(_) => None,
+        }
+    }
+
+    /// A listener's next connection; `None` when there is none now, an error when the system is
+    /// out of something and the listener rests.
+    pub(super) fn accept(&mut self, now: Instant) -> Option<io::Result<(StreamSocket, Peer)>> {
+        let Kind::Listener { listener, ready, starved } = &mut self.kind else { return None };
+        if !*ready || starved.is_some_and(|until| now < until) {
+            return None;
+        }
+        *starved = None;
+        loop {
+            let error = match listener.accept() {
+                Ok(socket) => {
+                    let peer = socket.peer();
+                    return Some(Ok((socket, peer)));
+                }
+                Err(error) => error,
+            };
+            // A connection that ended before it was accepted is no reason to stop.
+            if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+                continue;
+            }
+            if error.kind() == io::ErrorKind::WouldBlock {
+                *ready = false;
+                return None;
+            }
+            *starved = Some(now + STARVED);
+            return Some(Err(error));
+        }
+    }
+
+    /// Is `peer` admitted?
+    pub(super) fn admits(&self, peer: &Peer) -> bool {
+        match &self.kind {
+            Kind::Listener { listener, .. } => listener.admits(peer),
+            Kind::Dialer { .. } | Kind::Connection(_) => true,
+        }
+    }
+
+    /// What its ports are named after.
+    pub(super) fn stem(&self) -> String {
+        let kind = self.shown.trim_start_matches("connect:");
+        let kind = kind.split(':').next().unwrap_or(kind);
+        self.options.name.clone().unwrap_or_else(|| kind.to_owned())
+    }
+
+    /// When it wants to be looked at.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        match &self.kind {
+            Kind::Listener { ready, starved, .. } => ready.then(|| starved.unwrap_or(now)),
+            Kind::Dialer { dialer, .. } => dialer.deadline(),
+            Kind::Connection(_) => None,
+        }
+    }
+
+    /// Warns, but not again and again.
+    pub(super) fn warn(&mut self, what: &str, now: Instant) {
+        let door = self.shown.as_str();
+        if self.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= QUIET) {
+            self.warned = Some(now);
+            warn!(door; "{what}");
+        } else {
+            debug!(door; "{what}");
+        }
+    }
+}
+
+impl Kind {
+    fn open(kind: &PortKind, now: Instant) -> Result<Self> {
+        match kind {
+            PortKind::Unix { name, mode, any_user } => {
+                Listener::unix(name, *mode, *any_user).map(Self::listener)
+            }
+            PortKind::Tcp(address) => Listener::tcp(address).map(Self::listener),
+            PortKind::Connect(remote) => {
+                Ok(Self::Dialer { dialer: Dialer::new(remote, now)?, name: None, port: None })
+            }
+            PortKind::Fd(fd) => inherit(*fd),
+        }
+    }
+
+    fn listener(listener: Listener) -> Self {
+        Self::Listener { listener, ready: true, starved: None }
+    }
+}
+
+/// Finds out what an inherited descriptor is.
+fn inherit(fd: i32) -> Result<Kind> {
+    let fd = sys::take_inherited(fd).context("it is to be a socket that the parent process left open")?;
+    let socket = Socket::from(fd);
+    let kind = socket.r#type().context("it is no socket")?;
+    if kind != Type::STREAM {
+        bail!(
+            "it is a {} socket; pass a stream socket",
+            if kind == Type::DGRAM { "datagram" } else { "packet" }
+        );
+    }
+    socket.set_nonblocking(true)?;
+    let is_unix = match socket.domain()? {
+        Domain::UNIX => true,
+        Domain::IPV4 | Domain::IPV6 => false,
+        _ => bail!("it is neither a unix nor a TCP socket"),
+    };
+    if socket.is_listener()? {
+        let listener = if is_unix {
+            Listener::Unix { socket: UnixListener::from_std(socket.into()), file: None, any_user: true }
+        } else {
+            Listener::Tcp(TcpListener::from_std(socket.into()))
+        };
+        return Ok(Kind::Listener { listener, ready: true, starved: None });
+    }
+    socket.peer_addr().context("it is not connected")?;
+    let socket = if is_unix {
+        StreamSocket::Unix(UnixStream::from_std(socket.into()))
+    } else {
+        StreamSocket::Tcp(TcpStream::from_std(socket.into()))
+    };
+    Ok(Kind::Connection(Some(socket)))
+}
