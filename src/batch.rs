@@ -28,6 +28,12 @@ impl FrameBatch {
         self.whole = 0;
     }
 
+    /// Holds `records`, which are whole and not more than an arena.
+    pub fn load(&mut self, records: &[u8]) {
+        self.arena[..records.len()].copy_from_slice(records);
+        self.whole = records.len();
+    }
+
     /// Takes octets of a stream: first `tail`, the beginning of a record that an earlier call cut,
     /// then what `read` puts into the room behind it. Leaves in `tail` what is not whole yet.
     ///

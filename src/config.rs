@@ -20,7 +20,7 @@ pub const QUEUE_MIN: usize = HIGH_MARK + ARENA;
 const QUEUE_MAX: usize = 64 << 20;
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Octets of a socket path or an abstract name, which has a zero octet in front; a path one behind.
-const UNIX_NAME_MAX: usize = 107;
+pub const UNIX_NAME_MAX: usize = 107;
 const NAME_MAX: usize = 32;
 
 /// A port as the user wrote it.

@@ -112,8 +112,9 @@ fn open_instance(instance: &Instance, now: Instant) -> Result<Door> {
     let name = UnixName::Path(instance.socket());
     let kind = PortKind::Unix { name, mode: 0o600, any_user: false };
     let spec = PortSpec { kind, options: PortOptions::default() };
-    Door::open(&spec, now)
-        .with_context(|| format!("instance '{}' (a second one needs its own --name)", instance.name()))
+    Door::open(&spec, now).with_context(|| {
+        format!("instance '{}' (a second one needs its own --name)", instance.name())
+    })
 }
 
 /// The default is a convenience: when its TCP port is taken, the unix socket still serves.

@@ -16,10 +16,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to do when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "qhub: {error:#}");
+            let _ = writeln!(std::io::stderr(), "qhub: {error:#}{}", advice(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What helps against an error that can come from anywhere.
+fn advice(error: &anyhow::Error) -> &'static str {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if causes.any(|cause| cause.raw_os_error() == Some(nix::libc::EMFILE)) {
+        return "; raise 'ulimit -n'";
+    }
+    ""
 }
 
 fn print_macs(instance: &str, names: &[String]) -> std::io::Result<()> {

@@ -55,6 +55,7 @@ struct Entry {
     newer: Option<Slot>,
     moves: u8,
     first_move: Instant,
+    is_reported: bool,
 }
 
 #[derive(Debug, Default)]
@@ -264,7 +265,8 @@ impl Fdb {
             entry.first_move = now;
         }
         entry.moves = entry.moves.saturating_add(1);
-        if entry.moves == FIGHT_MOVES {
+        if entry.moves >= FIGHT_MOVES && !entry.is_reported {
+            entry.is_reported = true;
             self.counters.conflicts += 1;
             self.conflict =
                 Some(Conflict { mac: entry.key.mac(), vid: entry.key.vid(), ports: (from, entry.port) });
@@ -279,7 +281,16 @@ impl Fdb {
             self.remove(slot);
             self.counters.evicted += 1;
         }
-        let entry = Entry { key, port, heard: now, older: None, newer: None, moves: 0, first_move: now };
+        let entry = Entry {
+            key,
+            port,
+            heard: now,
+            older: None,
+            newer: None,
+            moves: 0,
+            first_move: now,
+            is_reported: false,
+        };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.entries[slot] = entry;
@@ -463,8 +474,12 @@ mod tests {
         for at in [1, 2, 1, 2] {
             fdb.learn(0, mac(1), port(at), now);
         }
+        let later = now + FIGHT_WINDOW * 2;
+        for at in [1, 2, 1, 2] {
+            fdb.learn(0, mac(1), port(at), later);
+        }
         assert_eq!(fdb.take_conflict(), None);
-        assert_eq!((fdb.counters().moved, fdb.counters().conflicts), (7, 1));
+        assert_eq!((fdb.counters().moved, fdb.counters().conflicts), (11, 1));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod slab;
 mod snapshot;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use log::{Level, info, log, warn};
@@ -24,8 +25,9 @@ pub use snapshot::{PortRow, Snapshot};
 use crate::batch::FrameBatch;
 use crate::bridge::{Bridge, BridgeConfig, MAX_PORTS, PortId, PortSet, Verdict};
 use crate::config::PortOptions;
+use crate::discard::DiscardReason;
 use crate::link::{Link, Peer};
-use crate::port::Counters;
+use crate::port::{Counters, Port};
 use doors::Doors;
 use drain::Drain;
 use names::Names;
@@ -34,8 +36,12 @@ use ports::{Gate, Ports, earlier};
 /// How often aged stations are swept out of memory.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Least time between two warnings about one port or one door.
+/// Least time between two warnings about one port, about one door, or about addresses.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// Sends that the frames of one port may cause in one turn: runs times their egress ports. What is
+/// left of the batch waits for the next turn, behind the other ports.
+const DELIVERIES: usize = 1024;
 
 /// Events taken from the poll at once.
 const EVENTS: usize = 256;
@@ -92,6 +98,7 @@ pub struct Hub {
     drain: Option<Drain>,
     /// The sum of all ports that are gone.
     departed: Counters,
+    conflict_warned: Option<Instant>,
     /// Frames received, times the ports that each was to leave by; one that was to leave by none
     /// counts once.
     copies: u64,
@@ -121,6 +128,7 @@ impl Hub {
             sweep: None,
             drain: None,
             departed: Counters::default(),
+            conflict_warned: None,
             copies: 0,
         })
     }
@@ -261,57 +269,61 @@ impl Hub {
         }
     }
 
-    /// Forwards the batch, which came from `ingress`.
+    /// Forwards the batch, which came from `ingress`, as far as one turn may go.
     fn relay(&mut self, ingress: PortId, now: Instant) {
         let Self { bridge, ports, batch, copies, .. } = self;
-        let Some(max_frame) = ports.slab.get(ingress).map(crate::port::Port::max_frame) else {
-            return;
-        };
-        if batch.records().is_empty() {
+        let Some(max_frame) = ports.slab.get(ingress).map(Port::max_frame) else { return };
+        let records = batch.records();
+        if records.is_empty() {
             return;
         }
-        let mut awaited = PortSet::default();
+        let (mut awaited, mut deliveries) = (PortSet::default(), 0);
         let decide = |frame: &[u8]| {
             if frame.len() > max_frame {
-                return Verdict::Discard(crate::discard::DiscardReason::TooBig);
+                return Verdict::Discard(DiscardReason::TooBig);
             }
             bridge.relay(ingress, frame, now)
         };
-        run::for_each_run(batch.records(), decide, |verdict, run| {
-            if let Some(port) = ports.slab.get_mut(ingress) {
-                port.count_received(&run);
-            }
-            match verdict {
-                Verdict::Forward(egress) => {
-                    awaited.insert(egress);
-                    *copies += run.frames;
-                    ports.deliver(egress, run, now);
+        let relayed = run::for_each_run(records, decide, |verdict, run| {
+            let egress = match verdict {
+                Verdict::Forward(port) => {
+                    awaited.insert(port);
+                    PortSet::from_iter([port])
                 }
                 Verdict::Flood(flood) => {
-                    flood.awaited.into_iter().for_each(|egress| awaited.insert(egress));
-                    for egress in flood.ports.iter() {
-                        *copies += run.frames;
-                        ports.deliver(egress, run, now);
-                    }
+                    flood.awaited.into_iter().for_each(|port| awaited.insert(port));
+                    flood.ports
                 }
-                Verdict::Discard(reason) => {
+                Verdict::Discard(_) => PortSet::default(),
+            };
+            if let Some(port) = ports.slab.get_mut(ingress) {
+                port.count_received(&run);
+                if let Verdict::Discard(reason) = verdict {
+                    port.count_dropped(reason, run.frames);
                     *copies += run.frames;
-                    if let Some(port) = ports.slab.get_mut(ingress) {
-                        port.count_dropped(reason, run.frames);
-                    }
                 }
             }
+            for port in egress.iter() {
+                *copies += run.frames;
+                deliveries += 1;
+                ports.deliver(port, run, now);
+            }
+            if deliveries < DELIVERIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         if let Some(port) = ports.slab.get_mut(ingress) {
             port.awaited = awaited;
+            port.hold(&records[relayed..]);
         }
-        self.warn_of_conflict();
+        self.warn_of_conflict(now);
     }
 
-    fn warn_of_conflict(&mut self) {
-        let Some(conflict) = self.bridge.take_conflict() else {
+    /// Once for each station, and not more often than people read.
+    fn warn_of_conflict(&mut self, now: Instant) {
+        let Some(conflict) = self.bridge.take_conflict() else { return };
+        if self.conflict_warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
             return;
-        };
+        }
+        self.conflict_warned = Some(now);
         let shown = |id| {
             let port = self.ports.slab.get(id);
             port.map_or_else(String::new, |port| format!("{} ({})", port.name, port.peer))

@@ -3,6 +3,8 @@
 //! Bulk traffic repeats its lengths and addresses, so a frame that begins like the one before it
 //! shares its fate for the price of a comparison; the bridge is asked only when they change.
 
+use std::ops::ControlFlow;
+
 use hub_protocol::stream::{self, PREFIX_LEN};
 
 use crate::port::{Run, as_u64};
@@ -11,13 +13,13 @@ use crate::port::{Run, as_u64};
 /// frames apart.
 const ALIKE: usize = PREFIX_LEN + 16;
 
-/// Calls `each` with every run of `records` and the verdict that all of its frames got from
-/// `decide`.
+/// Calls `each` with one run of `records` after the other, and the verdict that all of its frames
+/// got from `decide`, until it breaks. Returns the octets of the runs that it was called with.
 pub(super) fn for_each_run<'r, V: PartialEq>(
     records: &'r [u8],
     mut decide: impl FnMut(&[u8]) -> V,
-    mut each: impl FnMut(V, Run<'r>),
-) {
+    mut each: impl FnMut(V, Run<'r>) -> ControlFlow<()>,
+) -> usize {
     let mut open: Option<(V, Stretch)> = None;
     let (mut start, mut at) = (0, 0);
     while let Some(frame) = stream::frames(&records[at..]).next() {
@@ -28,7 +30,9 @@ pub(super) fn for_each_run<'r, V: PartialEq>(
             Some((shared, run)) if *shared == verdict => run.extend(&next),
             _ => {
                 if let Some((verdict, run)) = open.replace((verdict, next)) {
-                    each(verdict, run.over(&records[start..at]));
+                    if each(verdict, run.over(&records[start..at])).is_break() {
+                        return at;
+                    }
                     start = at;
                 }
             }
@@ -36,8 +40,10 @@ pub(super) fn for_each_run<'r, V: PartialEq>(
         at = end;
     }
     if let Some((verdict, run)) = open {
-        each(verdict, run.over(&records[start..at]));
+        // It is the last run in any case.
+        let _ = each(verdict, run.over(&records[start..at]));
     }
+    at
 }
 
 /// Frames measured, not yet cut out of their batch.
@@ -112,14 +118,20 @@ mod tests {
             }
             let bytes = records(&frames);
             let mut got = Vec::new();
-            for_each_run(&bytes, verdict, |verdict, run| {
+            let all = for_each_run(&bytes, verdict, |verdict, run| {
                 let frames: Vec<Vec<u8>> = stream::frames(run.records).map(<[u8]>::to_vec).collect();
                 assert_eq!(run.frames, as_u64(frames.len()));
                 assert_eq!(Some(run.shortest), frames.iter().map(Vec::len).min());
                 assert_eq!(Some(run.longest), frames.iter().map(Vec::len).max());
                 got.push((verdict, frames));
+                ControlFlow::Continue(())
             });
-            prop_assert_eq!(got, expected);
+            prop_assert_eq!(all, bytes.len());
+            prop_assert_eq!(&got, &expected);
+
+            let first = for_each_run(&bytes, verdict, |_, _| ControlFlow::Break(()));
+            let expected = expected.first().map_or(0, |(_, run)| records(run).len());
+            prop_assert_eq!(first, expected);
         }
     }
 }

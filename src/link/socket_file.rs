@@ -12,6 +12,8 @@ use mio::net::UnixListener;
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::config::UNIX_NAME_MAX;
+
 /// How often, and how long apart, another program that starts in the same folder is waited for.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -30,6 +32,13 @@ impl SocketFile {
     ///
     /// When something lives there, or is no socket, or the folder refuses.
     pub fn listen(path: &Path, mode: u32) -> Result<(UnixListener, Self)> {
+        let octets = path.as_os_str().len();
+        if octets > UNIX_NAME_MAX {
+            bail!(
+                "{}: a unix socket's path has at most {UNIX_NAME_MAX} octets, this one has {octets}; choose a shorter one",
+                path.display()
+            );
+        }
         let folder = match path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),

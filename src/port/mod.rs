@@ -107,6 +107,8 @@ pub struct Port {
     pub warned: Option<Instant>,
     link: Box<dyn Link>,
     options: PortOptions,
+    /// Records that were received and are still to be relayed.
+    held: Vec<u8>,
     readable: bool,
     read_closed: bool,
     polled_for_writing: bool,
@@ -146,6 +148,7 @@ impl Port {
             is_listed: false,
             warned: None,
             link,
+            held: Vec::new(),
             readable: false,
             read_closed: false,
             polled_for_writing: false,
@@ -173,12 +176,21 @@ impl Port {
 
     /// May there be something to receive?
     pub fn is_readable(&self) -> bool {
-        self.readable && self.ended.is_none()
+        !self.held.is_empty() || self.readable && self.ended.is_none()
+    }
+
+    /// Keeps `records`, the rest of a batch, for the next [`Self::receive`].
+    pub fn hold(&mut self, records: &[u8]) {
+        self.held = records.to_vec();
     }
 
     /// Receives into `batch`; an error is the end of the port.
     pub fn receive(&mut self, batch: &mut FrameBatch, now: Instant) {
         self.heard = now;
+        if !self.held.is_empty() {
+            batch.load(&std::mem::take(&mut self.held));
+            return;
+        }
         match self.link.receive(batch) {
             Ok(Received::More) => {}
             Ok(Received::Drained) => {
@@ -394,9 +406,9 @@ impl Port {
         self.ended.get_or_insert(reason);
     }
 
-    /// Why the port is to be removed, if it is.
+    /// Why the port is to be removed, once all that it received is relayed.
     pub fn ended(&self) -> Option<&io::Error> {
-        self.ended.as_ref()
+        self.ended.as_ref().filter(|_| self.held.is_empty())
     }
 
     /// Leaves the poll and drops what waits.
