@@ -34,22 +34,26 @@ impl FrameBatch {
         self.whole = records.len();
     }
 
-    /// Takes octets of a stream: first `tail`, the beginning of a record that an earlier call cut,
-    /// then what `read` puts into the room behind it. Leaves in `tail` what is not whole yet.
+    /// Takes octets of a stream: behind `tail`, the beginning of a record that an earlier call cut,
+    /// come those that `read` puts into the room it is offered. Leaves in `tail` what is not whole
+    /// yet, which is never more than one record.
     ///
-    /// Returns the octets that were read and the room there was. On an error of `read`, `tail` is
-    /// as before. An impossible length ends the batch; it is returned to be acted upon after the
-    /// frames before it.
+    /// On an error of `read`, `tail` is as before. An impossible length ends the batch; it is
+    /// returned to be acted upon after the frames before it.
     pub fn fill_stream(
         &mut self,
         tail: &mut Vec<u8>,
         read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
     ) -> std::io::Result<Filled> {
         let held = tail.len();
+        let offered = self.arena.len() - held;
+        let taken = read(&mut self.arena[held..])?;
+        if stream::record_len(tail).is_some_and(|record| held + taken < record) {
+            // A record that comes in small pieces costs as much as its octets, not their square.
+            tail.extend_from_slice(&self.arena[held..held + taken]);
+            return Ok(Filled { taken, offered, fault: None });
+        }
         self.arena[..held].copy_from_slice(tail);
-        let room = &mut self.arena[held..];
-        let offered = room.len();
-        let taken = read(room)?;
         let bytes = &self.arena[..held + taken];
         let Scan { whole, fault } = stream::scan(bytes);
         self.whole = whole;

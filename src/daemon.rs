@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::cli::RunArgs;
 use crate::config::{HostPort, PortKind, PortOptions, PortSpec, UnixName};
 use crate::hub::{self, Door, Hub, HubConfig};
-use crate::instance::Instance;
+use crate::instance::{Instance, Macs};
 use crate::logging::{self, Log};
 use crate::signals::{Request, Signals};
 use crate::welcome::Welcome;
@@ -38,6 +38,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let (inherited, named): (Vec<_>, Vec<_>) =
         args.ports.iter().partition(|spec| matches!(spec.kind, PortKind::Fd(_)));
     let mut doors = open_all(&inherited, now)?;
+    let macs = Macs::of(&args.name);
     let log = Log::start(args.log_filter()).context("start to log")?;
     raise_file_limit();
     let instance = Instance::open(&args.name)?;
@@ -56,6 +57,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     }
     let welcome = Welcome {
         instance: instance.name(),
+        macs: &macs,
         mode: args.bridge().mode,
         socket: &instance.socket(),
         tcp: &tcp,
@@ -112,9 +114,8 @@ fn open_instance(instance: &Instance, now: Instant) -> Result<Door> {
     let name = UnixName::Path(instance.socket());
     let kind = PortKind::Unix { name, mode: 0o600, any_user: false };
     let spec = PortSpec { kind, options: PortOptions::default() };
-    Door::open(&spec, now).with_context(|| {
-        format!("instance '{}' (a second one needs its own --name)", instance.name())
-    })
+    Door::open(&spec, now)
+        .with_context(|| format!("instance '{}' (a second one needs its own --name)", instance.name()))
 }
 
 /// The default is a convenience: when its TCP port is taken, the unix socket still serves.

@@ -67,13 +67,25 @@ fn make_private(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A MAC address for `what` on the segment `instance`: always the same on one host for one user,
-/// and hardly ever the same for anything else.
-pub fn stable_mac(instance: &str, what: &str) -> Mac {
-    // Two hosts that are joined later must not make the same addresses.
-    let host = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let parts = [host.trim(), &geteuid().to_string(), instance, what];
-    local(fnv1a(parts.join("\0").as_bytes()))
+/// MAC addresses for the segment of one instance: always the same on one host for one user, and
+/// hardly ever the same as any others.
+#[derive(Debug)]
+pub struct Macs {
+    segment: String,
+}
+
+impl Macs {
+    /// The addresses of the instance `name`.
+    pub fn of(name: &str) -> Self {
+        // Two hosts that are joined later must not make the same addresses.
+        let host = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        Self { segment: [host.trim(), &geteuid().to_string(), name].join("\0") }
+    }
+
+    /// The address for `what`.
+    pub fn of_vm(&self, what: &str) -> Mac {
+        local(fnv1a([self.segment.as_str(), what].join("\0").as_bytes()))
+    }
 }
 
 /// A random MAC address.
@@ -110,10 +122,10 @@ mod tests {
 
     #[test]
     fn addresses_are_local_stations_and_stable() {
-        let one = stable_mac("lab", "1");
-        assert_eq!(one, stable_mac("lab", "1"));
-        assert_ne!(one, stable_mac("lab", "2"));
-        assert_ne!(one, stable_mac("other", "1"));
+        let one = Macs::of("lab").of_vm("1");
+        assert_eq!(one, Macs::of("lab").of_vm("1"));
+        assert_ne!(one, Macs::of("lab").of_vm("2"));
+        assert_ne!(one, Macs::of("other").of_vm("1"));
         for mac in [one, random_mac(), random_mac()] {
             assert!(mac.is_station());
             assert_eq!(mac.0[0] & 0x02, 0x02, "locally administered");

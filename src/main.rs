@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use qhub::cli::{Cli, Command};
 use qhub::daemon;
-use qhub::instance::{random_mac, stable_mac};
+use qhub::instance::{Macs, random_mac};
 
 fn main() -> ExitCode {
     let result = match Cli::read() {
@@ -36,5 +36,6 @@ fn print_macs(instance: &str, names: &[String]) -> std::io::Result<()> {
     if names.is_empty() {
         writeln!(out, "{}", random_mac())?;
     }
-    names.iter().try_for_each(|name| writeln!(out, "{}", stable_mac(instance, &format!("vm {name}"))))
+    let macs = Macs::of(instance);
+    names.iter().try_for_each(|name| writeln!(out, "{}", macs.of_vm(&format!("vm {name}"))))
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::bridge::Mode;
-use crate::instance::stable_mac;
+use crate::instance::Macs;
 
 /// Lines for VMs on the unix socket: enough for two that ping each other.
 const UNIX_LINES: usize = 2;
@@ -15,6 +15,8 @@ const UNIX_LINES: usize = 2;
 pub struct Welcome<'a> {
     /// The instance.
     pub instance: &'a str,
+    /// The addresses of its VMs.
+    pub macs: &'a Macs,
     /// Hub or switch.
     pub mode: Mode,
     /// Its unix socket.
@@ -25,7 +27,7 @@ pub struct Welcome<'a> {
 
 impl Welcome<'_> {
     fn device(&self, n: usize) -> String {
-        format!("-device virtio-net-pci,netdev=n0,mac={}", stable_mac(self.instance, &n.to_string()))
+        format!("-device virtio-net-pci,netdev=n0,mac={}", self.macs.of_vm(&n.to_string()))
     }
 }
 
@@ -74,8 +76,8 @@ mod tests {
     use super::*;
 
     fn text(tcp: &[SocketAddr]) -> String {
-        Welcome { instance: "lab", mode: Mode::Switch, socket: Path::new("/run/a,b/qhub.sock"), tcp }
-            .to_string()
+        let (macs, socket) = (Macs::of("lab"), Path::new("/run/a,b/qhub.sock"));
+        Welcome { instance: "lab", macs: &macs, mode: Mode::Switch, socket, tcp }.to_string()
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub fn scan(bytes: &[u8]) -> Scan {
     let mut whole = 0;
     while let Some(prefix) = bytes[whole..].first_chunk::<PREFIX_LEN>() {
         let length = u32::from_be_bytes(*prefix);
-        let Some(record) = record_len(length) else {
+        let Some(record) = checked_record_len(length) else {
             return Scan { whole, fault: Some(BadLength(length)) };
         };
         if bytes.len() - whole < record {
@@ -57,7 +57,13 @@ pub fn scan(bytes: &[u8]) -> Scan {
     Scan { whole, fault: None }
 }
 
-fn record_len(length: u32) -> Option<usize> {
+/// The length of the record that begins with `bytes`, however much of it is there; `None` while its
+/// prefix is not whole, or says an impossible length.
+pub fn record_len(bytes: &[u8]) -> Option<usize> {
+    bytes.first_chunk().copied().map(u32::from_be_bytes).and_then(checked_record_len)
+}
+
+fn checked_record_len(length: u32) -> Option<usize> {
     let length = usize::try_from(length).ok()?;
     (length <= MAX_FRAME).then_some(PREFIX_LEN + length)
 }
@@ -65,7 +71,7 @@ fn record_len(length: u32) -> Option<usize> {
 /// The length prefix of a frame; `None` when the frame is longer than [`MAX_FRAME`].
 pub fn prefix(frame: &[u8]) -> Option<[u8; PREFIX_LEN]> {
     let length = u32::try_from(frame.len()).ok()?;
-    record_len(length).map(|_| length.to_be_bytes())
+    checked_record_len(length).map(|_| length.to_be_bytes())
 }
 
 /// Appends a record to `records`; `false`, and nothing is appended, when the frame is too long.
@@ -145,6 +151,16 @@ mod tests {
         assert_eq!(scan(&bytes), Scan { whole: 24, fault: Some(BadLength(69_633)) });
         assert_eq!(BadLength(69_633).to_string(), "frame length 69633 exceeds 69632");
         assert_eq!(scan(&[0xff; 4]).fault, Some(BadLength(u32::MAX)));
+    }
+
+    #[test]
+    fn a_record_says_its_length_once_its_prefix_is_whole() {
+        let bytes = records(&[vec![0; 60]]);
+        assert_eq!(record_len(&bytes[..3]), None);
+        assert_eq!(record_len(&bytes[..4]), Some(64));
+        assert_eq!(record_len(&bytes), Some(64));
+        assert_eq!(record_len(&[0, 1, 0x10, 0]), Some(MAX_RECORD));
+        assert_eq!(record_len(&[0, 1, 0x10, 1]), None);
     }
 
     #[test]

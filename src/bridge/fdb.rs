@@ -10,7 +10,7 @@
 //! Entries live in slots that never move; each port threads its own through a list, least
 //! recently used first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -22,7 +22,10 @@ use super::ports::PortId;
 const FIGHT_MOVES: u8 = 3;
 const FIGHT_WINDOW: Duration = Duration::from_secs(10);
 
-/// Least time between two announcements of one port that are searched for tagged entries.
+/// Conflicts that wait to be told; more are only counted.
+const CONFLICTS: usize = 16;
+
+/// Least time between two announcements of one station that move its tagged entries.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A station in a VLAN: the VID above the 48 bits of the address.
@@ -63,6 +66,12 @@ struct PortList {
     oldest: Option<Slot>,
     newest: Option<Slot>,
     len: usize,
+}
+
+/// The tagged entries of one station.
+#[derive(Debug, Default)]
+struct Tagged {
+    slots: BTreeSet<Slot>,
     announced: Option<Instant>,
 }
 
@@ -116,9 +125,9 @@ pub(super) struct Fdb {
     lists: Vec<PortList>,
     /// (entries, port) of every port that has any: the last one holds most.
     by_load: BTreeSet<(usize, PortId)>,
-    tagged: usize,
+    tagged: HashMap<Mac, Tagged, RandomState>,
     counters: FdbCounters,
-    conflict: Option<Conflict>,
+    conflicts: VecDeque<Conflict>,
 }
 
 impl Fdb {
@@ -132,9 +141,9 @@ impl Fdb {
             free: Vec::new(),
             lists: Vec::new(),
             by_load: BTreeSet::new(),
-            tagged: 0,
+            tagged: HashMap::default(),
             counters: FdbCounters::default(),
-            conflict: None,
+            conflicts: VecDeque::new(),
         }
     }
 
@@ -149,23 +158,15 @@ impl Fdb {
 
     /// An announcement of `mac` on `port`: whatever VLAN it was known in, it is there now.
     ///
-    /// Each port may have the table searched once in 10 ms; QEMU repeats its announcements over
-    /// 0.8 s, and a flood of them must cost little.
+    /// This happens once in 10 ms for each station, because it costs as much as the station has
+    /// VLANs; QEMU repeats its announcements over 0.8 s.
     pub(super) fn announce(&mut self, mac: Mac, port: PortId, now: Instant) {
-        if self.tagged == 0 {
-            return;
-        }
-        let announced = &mut self.list(port).announced;
+        let Some(Tagged { slots, announced }) = self.tagged.get_mut(&mac) else { return };
         if announced.is_some_and(|at| now.saturating_duration_since(at) < ANNOUNCE_INTERVAL) {
             return;
         }
         *announced = Some(now);
-        let is_elsewhere = |entry: &Entry| entry.key.mac() == mac && entry.port != port;
-        let slots: Vec<Slot> = (0..self.entries.len())
-            .filter(|&slot| is_elsewhere(&self.entries[slot]))
-            .filter(|&slot| self.index.get(&self.entries[slot].key) == Some(&slot))
-            .collect();
-        for slot in slots {
+        for slot in slots.iter().copied().collect::<Vec<_>>() {
             self.refresh(slot, port, now);
         }
     }
@@ -181,7 +182,6 @@ impl Fdb {
         while let Some(slot) = self.list(port).oldest {
             self.remove(slot);
         }
-        self.list(port).announced = None;
     }
 
     /// Frees the entries that have aged out.
@@ -206,9 +206,9 @@ impl Fdb {
         self.counters
     }
 
-    /// A fight over one station that began since the last call.
+    /// A fight over one station that has not been told yet.
     pub(super) fn take_conflict(&mut self) -> Option<Conflict> {
-        self.conflict.take()
+        self.conflicts.pop_front()
     }
 
     /// Every live entry, by VID and address.
@@ -268,8 +268,10 @@ impl Fdb {
         if entry.moves >= FIGHT_MOVES && !entry.is_reported {
             entry.is_reported = true;
             self.counters.conflicts += 1;
-            self.conflict =
-                Some(Conflict { mac: entry.key.mac(), vid: entry.key.vid(), ports: (from, entry.port) });
+            if self.conflicts.len() < CONFLICTS {
+                let (mac, vid, ports) = (entry.key.mac(), entry.key.vid(), (from, entry.port));
+                self.conflicts.push_back(Conflict { mac, vid, ports });
+            }
         }
     }
 
@@ -302,7 +304,9 @@ impl Fdb {
             }
         };
         self.index.insert(key, slot);
-        self.tagged += usize::from(key.vid() != 0);
+        if key.vid() != 0 {
+            self.tagged.entry(key.mac()).or_default().slots.insert(slot);
+        }
         self.link(slot);
         self.reload(port, |len| len + 1);
         self.counters.learned += 1;
@@ -313,7 +317,12 @@ impl Fdb {
         let Entry { key, port, .. } = self.entries[slot];
         self.reload(port, |len| len - 1);
         self.index.remove(&key);
-        self.tagged -= usize::from(key.vid() != 0);
+        if let Some(tagged) = self.tagged.get_mut(&key.mac()) {
+            tagged.slots.remove(&slot);
+            if tagged.slots.is_empty() {
+                self.tagged.remove(&key.mac());
+            }
+        }
         self.free.push(slot);
     }
 
@@ -469,8 +478,13 @@ mod tests {
             assert_eq!(fdb.take_conflict(), None, "move {turn}");
         }
         fdb.learn(0, mac(1), port(2), now);
-        let conflict = Conflict { mac: mac(1), vid: 0, ports: (port(1), port(2)) };
-        assert_eq!(fdb.take_conflict(), Some(conflict));
+        for at in [1, 2, 1, 2] {
+            fdb.learn(0, mac(2), port(at), now);
+        }
+        for n in [1, 2] {
+            let conflict = Conflict { mac: mac(n), vid: 0, ports: (port(1), port(2)) };
+            assert_eq!(fdb.take_conflict(), Some(conflict));
+        }
         for at in [1, 2, 1, 2] {
             fdb.learn(0, mac(1), port(at), now);
         }
@@ -479,7 +493,7 @@ mod tests {
             fdb.learn(0, mac(1), port(at), later);
         }
         assert_eq!(fdb.take_conflict(), None);
-        assert_eq!((fdb.counters().moved, fdb.counters().conflicts), (11, 1));
+        assert_eq!((fdb.counters().moved, fdb.counters().conflicts), (14, 2));
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Bridge {
         !self.fdb.is_empty()
     }
 
-    /// A fight of two ports over one station that began since the last call.
+    /// A fight of two ports over one station that has not been told yet.
     pub fn take_conflict(&mut self) -> Option<Conflict> {
         self.fdb.take_conflict()
     }

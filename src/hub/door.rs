@@ -51,7 +51,12 @@ impl Door {
     pub fn open(spec: &PortSpec, now: Instant) -> Result<Self> {
         let shown = spec.kind.to_string();
         let kind = Kind::open(&spec.kind, now).with_context(|| format!("port {shown}"))?;
-        Ok(Self { shown, options: spec.options.clone(), kind, warned: None })
+        let mut door = Self { shown, options: spec.options.clone(), kind, warned: None };
+        if let (PortKind::Tcp(_), Some(address)) = (&spec.kind, door.tcp_address()) {
+            // The system may have chosen the port.
+            door.shown = format!("tcp:{address}");
+        }
+        Ok(door)
     }
 
     /// The TCP address that it serves, if it does.
@@ -142,7 +147,7 @@ impl Kind {
     }
 
     fn listener(listener: Listener) -> Self {
-        Self::Listener { listener, ready: true, starved: None }
+        Self::Listener { listener, ready: false, starved: None }
     }
 }
 

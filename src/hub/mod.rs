@@ -319,10 +319,10 @@ impl Hub {
 
     /// Once for each station, and not more often than people read.
     fn warn_of_conflict(&mut self, now: Instant) {
-        let Some(conflict) = self.bridge.take_conflict() else { return };
         if self.conflict_warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
             return;
         }
+        let Some(conflict) = self.bridge.take_conflict() else { return };
         self.conflict_warned = Some(now);
         let shown = |id| {
             let port = self.ports.slab.get(id);

@@ -8,10 +8,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, Socket, Type};
 
 use super::socket_file::SocketFile;
 use super::{Peer, StreamSocket};
 use crate::config::{HostPort, UnixName};
+
+/// TCP connections that may wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 4096;
 
 /// A socket that links come from.
 #[derive(Debug)]
@@ -61,7 +65,7 @@ impl Listener {
     /// When the host is unknown or not ours, or the port is taken; says what to do.
     pub fn tcp(address: &HostPort) -> Result<Self> {
         let resolved = resolve(address)?.remove(0);
-        let error = match TcpListener::bind(resolved) {
+        let error = match listen(resolved) {
             Ok(listener) => return Ok(Self::Tcp(listener)),
             Err(error) => error,
         };
@@ -125,6 +129,16 @@ impl Listener {
             _ => true,
         }
     }
+}
+
+/// The standard library's listener has a backlog of 128, too short for many VMs that come back at
+/// once: each that is left out waits for a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 /// The addresses of a host, at least one: asked for at start, never inside the loop.

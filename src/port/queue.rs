@@ -4,7 +4,7 @@
 //! datagram port can be taken from it too. All queues draw their blocks from one [`Memory`].
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, BufMut, BytesMut};
 use hub_protocol::stream;
@@ -12,8 +12,8 @@ use hub_protocol::stream;
 /// Octets of a block, unless what is queued at once is larger.
 const BLOCK: usize = 32 * 1024;
 
-/// Times are kept to this precision, so that a trickle of small frames needs few of them.
-const STAMP: Duration = Duration::from_millis(1);
+/// Octets that share a time, so that times take little beside the records.
+const STAMP: u64 = 1024;
 
 /// The allowance that all egress queues together live in, in octets.
 #[derive(Debug)]
@@ -39,10 +39,12 @@ impl Memory {
     }
 }
 
-/// Until which octet, counted from the first that was ever queued, records were queued at a time.
+/// When records were queued: those from the octet `start` to the octet `end`, counted from the
+/// first that was ever queued; the time is that of the first of them.
 #[derive(Debug)]
 struct Stamp {
     queued: Instant,
+    start: u64,
     end: u64,
 }
 
@@ -84,7 +86,7 @@ impl EgressQueue {
         if room >= octets { 0 } else { octets.max(BLOCK) }
     }
 
-    /// When the record at the front was queued, to the millisecond.
+    /// When the record at the front was queued, or one at most 1 KiB before it.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.stamps.front().map(|stamp| stamp.queued)
     }
@@ -110,11 +112,12 @@ impl EgressQueue {
         if let Some(block) = self.blocks.back_mut() {
             block.records.put_slice(records);
         }
+        let start = self.end();
         self.len += records.len();
         let end = self.end();
         match self.stamps.back_mut() {
-            Some(last) if now.saturating_duration_since(last.queued) < STAMP => last.end = end,
-            _ => self.stamps.push_back(Stamp { queued: now, end }),
+            Some(last) if last.queued == now || end - last.start <= STAMP => last.end = end,
+            _ => self.stamps.push_back(Stamp { queued: now, start, end }),
         }
     }
 
@@ -182,6 +185,7 @@ pub fn as_u64(octets: usize) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn records(count: usize, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -197,18 +201,27 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_frame_has_its_own_time() {
+    fn the_oldest_frame_has_its_own_time_or_that_of_the_kilobyte_before_it() {
         let (mut queue, mut memory, start) = (EgressQueue::default(), Memory::new(1 << 20), start());
-        let second = start + Duration::from_millis(3);
-        queue.push(&records(2, 60), start, &mut memory);
-        queue.push(&records(1, 60), second, &mut memory);
-        assert_eq!(queue.oldest(), Some(start));
-        queue.advance(64, &mut memory);
-        assert_eq!(queue.oldest(), Some(start));
-        queue.advance(64, &mut memory);
-        assert_eq!(queue.oldest(), Some(second));
-        queue.advance(64, &mut memory);
+        let [second, third] = [3, 6].map(|ms| start + Duration::from_millis(ms));
+        queue.push(&records(2, 508), start, &mut memory);
+        queue.push(&records(1, 508), second, &mut memory);
+        queue.push(&records(1, 508), third, &mut memory);
+        for oldest in [start, start, second, second] {
+            assert_eq!(queue.oldest(), Some(oldest));
+            queue.advance(512, &mut memory);
+        }
         assert_eq!((queue.oldest(), queue.len(), memory.used()), (None, 0, 0));
+    }
+
+    #[test]
+    fn times_take_little_beside_the_records() {
+        let (mut queue, mut memory, mut now) = (EgressQueue::default(), Memory::new(1 << 20), start());
+        for _ in 0..10_000 {
+            queue.push(&records(1, 14), now, &mut memory);
+            now += Duration::from_millis(1);
+        }
+        assert!(queue.stamps.len() <= queue.len() / 1000, "{}", queue.stamps.len());
     }
 
     #[test]
@@ -258,7 +271,8 @@ mod tests {
                 }
                 prop_assert_eq!(queue.frames(), as_u64(waiting.len()));
                 prop_assert_eq!(queue.len(), waiting.iter().map(|(octets, _)| octets).sum::<usize>());
-                prop_assert_eq!(queue.oldest(), waiting.front().map(|&(_, at)| at));
+                prop_assert_eq!(queue.oldest().is_some(), !waiting.is_empty());
+                prop_assert!(queue.oldest() <= waiting.front().map(|&(_, at)| at));
                 prop_assert_eq!(memory.used(), queue.allocated());
                 prop_assert!(memory.used() >= queue.len());
             }
