@@ -122,7 +122,7 @@ fn a_hiccup_loses_nothing() {
         world.hosts[to].reads = mbit(0.0);
         world.run(45 * MS, |world| sender.send(world, 1000));
         world.hosts[to].reads = Reads::AtOnce;
-        world.run(SECOND, |world| sender.send(world, 10));
+        world.run(SECOND, |world| sender.send(world, 2));
     }
     let snapshot = world.snapshot();
     assert_eq!(dropped(&snapshot, DiscardReason::QueueFull), 0);
@@ -277,7 +277,7 @@ fn a_queue_is_bounded() {
     let (stuck, well) = (world.host_with(mbit(0.0), options, false), world.host(Reads::AtOnce));
     world.introduce();
     let mut sender = Sender::new(from, &[stuck, well]);
-    world.run(500 * MS, |world| sender.send(world, 1000));
+    world.run(50 * MS, |world| sender.send(world, 1000));
     let queued = world.snapshot().ports[stuck].queued;
     assert!((512 * 1024 - LENGTH - 4..=512 * 1024).contains(&queued), "{queued}");
 }
@@ -292,9 +292,7 @@ fn the_longest_queue_pays_for_spent_memory() {
     let (late, well) = (world.host(mbit(0.0)), world.host(Reads::AtOnce));
     world.introduce();
     let mut flood = Sender::new(from, &[stuck[0], stuck[1], stuck[2], stuck[3], well]);
-    world.run(500 * MS, |world| {
-        flood.send(world, 1000);
-    });
+    world.run(100 * MS, |world| flood.send(world, 1000));
     assert!(dropped(&world.snapshot(), DiscardReason::MemoryFull) > 0);
     let mut trickle = Sender::new(from, &[late, well]);
     world.run(30 * MS, |world| trickle.send(world, 2));

@@ -4,7 +4,6 @@
 //! from it, which its guest reads at some rate.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -28,8 +27,8 @@ const PER_STEP: usize = 100_000;
 
 #[derive(Debug, Default)]
 struct Buffers {
-    to_hub: VecDeque<u8>,
-    from_hub: VecDeque<u8>,
+    to_hub: Vec<u8>,
+    from_hub: Vec<u8>,
     was_full: bool,
     closed: bool,
 }
@@ -47,7 +46,7 @@ impl SimLink {
     fn write(&mut self, bytes: &[u8]) -> usize {
         let mut buffers = self.buffers.borrow_mut();
         let taken = bytes.len().min(BUFFER - buffers.from_hub.len());
-        buffers.from_hub.extend(&bytes[..taken]);
+        buffers.from_hub.extend_from_slice(&bytes[..taken]);
         buffers.was_full |= taken < bytes.len();
         taken
     }
@@ -75,7 +74,12 @@ impl Link for SimLink {
                 Ok(Received::Drained)
             };
         }
-        let filled = batch.fill_stream(&mut self.tail, |room| io::Read::read(&mut buffers.to_hub, room))?;
+        let filled = batch.fill_stream(&mut self.tail, |room| {
+            let taken = room.len().min(buffers.to_hub.len());
+            room[..taken].copy_from_slice(&buffers.to_hub[..taken]);
+            buffers.to_hub.drain(..taken);
+            Ok(taken)
+        })?;
         assert_eq!(filled.fault, None);
         Ok(if buffers.to_hub.is_empty() { Received::Drained } else { Received::More })
     }
@@ -147,8 +151,7 @@ impl Host {
         if buffers.to_hub.len() + frame.len() + stream::PREFIX_LEN > BUFFER {
             return false;
         }
-        buffers.to_hub.extend(stream::prefix(frame).expect("frames are short"));
-        buffers.to_hub.extend(frame);
+        assert!(stream::append(&mut buffers.to_hub, frame), "frames are short");
         self.fed = true;
         true
     }
@@ -178,7 +181,8 @@ impl Host {
                 whole.min(buffers.from_hub.len())
             }
         };
-        self.partial.extend(buffers.from_hub.drain(..allowed));
+        self.partial.extend_from_slice(&buffers.from_hub[..allowed]);
+        buffers.from_hub.drain(..allowed);
         let whole = stream::scan(&self.partial).whole;
         self.got.extend(stream::frames(&self.partial[..whole]).map(|frame| (now, frame.to_vec())));
         self.partial.drain(..whole);
@@ -293,10 +297,11 @@ pub(crate) fn station(host: usize) -> [u8; 6] {
 
 /// A frame of `length` octets from one host to another, with `number` in it.
 pub(crate) fn frame(from: usize, to: usize, number: u32, length: usize) -> Vec<u8> {
-    let mut frame = [station(to), station(from)].concat();
-    frame.extend([0x88, 0xb5]);
-    frame.extend(number.to_be_bytes());
-    frame.resize(length, 0);
+    let mut frame = vec![0; length];
+    frame[..6].copy_from_slice(&station(to));
+    frame[6..12].copy_from_slice(&station(from));
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame[14..18].copy_from_slice(&number.to_be_bytes());
     frame
 }
 
