@@ -167,7 +167,10 @@ impl Fdb {
         }
         *announced = Some(now);
         for slot in slots.iter().copied().collect::<Vec<_>>() {
-            self.refresh(slot, port, now);
+            // What has aged out stays forgotten, whether a sweep has met it or not.
+            if !self.is_aged(&self.entries[slot], now) {
+                self.refresh(slot, port, now);
+            }
         }
     }
 

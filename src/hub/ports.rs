@@ -109,11 +109,10 @@ impl Ports {
     /// When the memory of all queues is spent, the longest one drops.
     fn make_room(&mut self, cost: usize, now: Instant) {
         while self.memory.excess(cost) > 0 {
-            let longest = self.slab.iter_mut().map(|(_, port)| port).max_by_key(|port| port.allocated());
-            match longest {
-                Some(port) if port.allocated() > 0 => port.shed(SHED, now, &mut self.memory),
-                _ => return,
-            }
+            let longest = self.slab.iter_mut().max_by_key(|(_, port)| port.allocated());
+            let Some((id, port)) = longest.filter(|(_, port)| port.allocated() > 0) else { return };
+            port.shed(SHED, now, &mut self.memory);
+            self.settle(id);
         }
     }
 

@@ -186,15 +186,15 @@ impl Port {
 
     /// Receives into `batch`; an error is the end of the port.
     pub fn receive(&mut self, batch: &mut FrameBatch, now: Instant) {
-        self.heard = now;
         if !self.held.is_empty() {
             batch.load(&std::mem::take(&mut self.held));
+            self.heard = now;
             return;
         }
         match self.link.receive(batch) {
-            Ok(Received::More) => {}
-            Ok(Received::Drained) => {
-                self.readable = self.read_closed;
+            Ok(received) => {
+                self.heard = now;
+                self.readable = received == Received::More || self.read_closed;
                 if !self.readable
                     && let Some(error) = self.mute.take()
                 {
