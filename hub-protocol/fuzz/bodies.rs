@@ -1,0 +1,132 @@
+//! What the fuzz targets do with their input. `tests/corpus.rs` does the same with the corpora.
+
+use std::time::Duration;
+
+use hub_protocol::stream::{self, BadLength, MAX_FRAME, PREFIX_LEN};
+use qhub::batch::FrameBatch;
+use qhub::bridge::{Bridge, BridgeConfig, MAX_PORTS, Mode, PortId, PortSet, Verdict};
+
+/// The decoder gives the same frames, the same error and the same rest for any chunking.
+///
+/// Input: the length of the first chunk, how many kibioctets are to be added to the stream (so that
+/// a small file can hold a long frame), and the stream.
+pub(crate) fn stream(input: &[u8]) {
+    let [step, padding, head @ ..] = input else { return };
+    let mut bytes = head.to_vec();
+    bytes.resize(head.len() + usize::from(*padding) * 1024, 0xff);
+    let (expected, fault, rest) = decode(&bytes);
+
+    let (mut batch, mut tail) = (FrameBatch::default(), Vec::new());
+    let (mut got, mut waiting) = (Vec::new(), &bytes[..]);
+    let mut found = None;
+    // Chunks grow, so that a long input needs few of them.
+    let mut chunk = usize::from(*step) + 1;
+    while !waiting.is_empty() && found.is_none() {
+        batch.clear();
+        let read = |room: &mut [u8]| {
+            let taken = chunk.min(waiting.len()).min(room.len());
+            room[..taken].copy_from_slice(&waiting[..taken]);
+            Ok(taken)
+        };
+        let filled = batch.fill_stream(&mut tail, read).expect("it can be read");
+        assert!(filled.taken > 0 && filled.taken <= filled.offered);
+        waiting = &waiting[filled.taken..];
+        got.extend(stream::frames(batch.records()).map(<[u8]>::to_vec));
+        check_boundaries(batch.records(), chunk);
+        found = filled.fault;
+        chunk += chunk / 4;
+    }
+    assert_eq!(found, fault);
+    assert!(got == expected, "{} frames instead of {}", got.len(), expected.len());
+    if fault.is_none() {
+        assert!(tail == rest);
+    }
+}
+
+/// The plainest decoder: frames, then what is wrong with the next, or what there is of it.
+fn decode(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Option<BadLength>, &[u8]) {
+    let mut frames = Vec::new();
+    while let [a, b, c, d, rest @ ..] = bytes {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]);
+        if length > 69_632 {
+            return (frames, Some(BadLength(length)), bytes);
+        }
+        let Some((frame, rest)) = usize::try_from(length).ok().and_then(|at| rest.split_at_checked(at))
+        else {
+            break;
+        };
+        frames.push(frame.to_vec());
+        bytes = rest;
+    }
+    (frames, None, bytes)
+}
+
+/// Both neighbours of a cut lie between two records, with at most one record between them.
+fn check_boundaries(records: &[u8], limit: usize) {
+    let (below, above) = stream::boundaries(records, limit);
+    assert!(below <= limit && below <= above && above <= records.len());
+    assert!(above - below <= PREFIX_LEN + MAX_FRAME);
+    assert!(above >= limit.min(records.len()));
+    assert_eq!(stream::scan(&records[..below]).whole, below);
+    assert_eq!(stream::scan(&records[..above]).whole, above);
+}
+
+/// The bridge never panics, never sends a frame back or to a port that is not there, and never
+/// remembers more than it may.
+///
+/// Input: the mode (lowest bit) and the size of the table, then steps. A step is an octet for the
+/// port and one that says what happens: 0 attach, 1 detach, 2 a sweep after some seconds, else a
+/// frame of so many octets, which follow, after as many milliseconds.
+pub(crate) fn bridge(input: &[u8]) {
+    let [setup, steps @ ..] = input else { return };
+    let mut steps = steps;
+    let mode = if setup & 1 == 0 { Mode::Hub } else { Mode::Switch };
+    let fdb_max = usize::from(setup >> 1);
+    let mut bridge = Bridge::new(BridgeConfig { mode, ageing: Duration::from_secs(1), fdb_max });
+    let (mut ports, mut now) = (PortSet::default(), qhub::hub::now());
+    while let [index, action, rest @ ..] = steps {
+        steps = rest;
+        // Few ports, spread over the whole range.
+        let port = PortId::new(usize::from(index % 8) * (MAX_PORTS - 1) / 7).expect("within the range");
+        match action {
+            0 => {
+                bridge.attach(port);
+                ports.insert(port);
+            }
+            1 => {
+                bridge.detach(port);
+                ports.remove(port);
+            }
+            2 => {
+                now += Duration::from_millis(u64::from(*index) * 20);
+                bridge.sweep(now);
+            }
+            length => {
+                now += Duration::from_millis(u64::from(*length));
+                let (frame, rest) = rest.split_at(rest.len().min(usize::from(*length) - 3));
+                steps = rest;
+                if ports.contains(port) {
+                    check_verdict(bridge.relay(port, frame, now), port, &ports);
+                }
+            }
+        }
+        let rows = bridge.fdb_rows(now);
+        assert!(rows.len() <= fdb_max.max(1));
+        for row in rows {
+            assert!(ports.contains(row.port), "it remembers a port that is gone");
+            assert!(row.mac.is_station() && row.age <= Duration::from_secs(1));
+        }
+    }
+}
+
+fn check_verdict(verdict: Verdict, ingress: PortId, ports: &PortSet) {
+    match verdict {
+        Verdict::Forward(egress) => assert!(egress != ingress && ports.contains(egress)),
+        Verdict::Flood(flood) => {
+            assert!(!flood.ports.is_empty() && !flood.ports.contains(ingress));
+            assert!(flood.ports.iter().all(|egress| ports.contains(egress)));
+            assert!(flood.awaited.is_none_or(|egress| flood.ports.contains(egress)));
+        }
+        Verdict::Discard(_) => {}
+    }
+}
