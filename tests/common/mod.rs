@@ -2,6 +2,7 @@
 //! that is started dies with the thread that started it.
 #![allow(dead_code, reason = "each test crate uses its own part of this")]
 
+pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod hub;
 pub(crate) mod process;

@@ -1,0 +1,12 @@
+//! Peers that misbehave against the real binary: whatever one of them does, the hub lives, says what happened, gives
+//! everything back, and two bystanders notice nothing.
+
+mod common;
+
+mod hostile {
+    mod connections;
+    mod endings;
+    mod frames;
+    mod limits;
+    mod queues;
+}
