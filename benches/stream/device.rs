@@ -1,0 +1,181 @@
+//! The devices under test: how each is started, where it is joined, and what it costs.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+
+use crate::lab::Lab;
+use crate::process::{Process, SETTLE, exec, role};
+use crate::socket::{Address, Transport};
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// A kind of device under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Kind {
+    /// One thread that reads one socket and writes the other.
+    Relay,
+    /// QEMU's own hub.
+    Qemu,
+    /// qhub, a learning switch.
+    Switch,
+    /// qhub, repeating every frame.
+    Hub,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Relay => "relay",
+            Self::Qemu => "QEMU's hub",
+            Self::Switch => "qhub",
+            Self::Hub => "qhub --hub",
+        })
+    }
+}
+
+/// How a device is to be started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) transport: Transport,
+    /// Ports that are going to be used.
+    pub(crate) ports: usize,
+    /// The relay: both ways.
+    pub(crate) duplex: bool,
+    /// The processor to run on.
+    pub(crate) cpu: Option<usize>,
+}
+
+/// A device under test.
+pub(crate) struct Device {
+    process: Process,
+    addresses: Vec<Address>,
+    log: PathBuf,
+}
+
+impl Device {
+    pub(crate) fn start(lab: &Lab, kind: Kind, setup: Setup) -> anyhow::Result<Self> {
+        let listeners = match kind {
+            Kind::Relay | Kind::Qemu => setup.ports,
+            Kind::Switch | Kind::Hub => 1,
+        };
+        let address = |_| lab.address(setup.transport);
+        let addresses: Vec<Address> = (0..listeners).map(address).collect::<Result<_, _>>()?;
+        let log = lab.file();
+        let out = File::create(&log)?;
+        let mut command = command(lab, kind, setup, &addresses)?;
+        command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
+        let process = match kind {
+            Kind::Relay | Kind::Switch | Kind::Hub => Process(command.spawn()?),
+            Kind::Qemu => {
+                let mut process = Process(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+                wait_for_listeners(&mut process.0)?;
+                process
+            }
+        };
+        Ok(Self { process, addresses, log })
+    }
+
+    /// Where the `n`th port is joined.
+    pub(crate) fn port(&self, n: usize) -> &Address {
+        &self.addresses[n.min(self.addresses.len() - 1)]
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Processor time used so far by all threads.
+    pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let mut total = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let running = text.split_whitespace().next().context("schedstat is empty")?;
+            total += Duration::from_nanos(running.parse()?);
+        }
+        Ok(total)
+    }
+
+    /// The most memory that was ever resident, in bytes.
+    pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kibibytes * 1024)
+    }
+
+    /// Gives what the device has said as the reason of a failure.
+    pub(crate) fn blame<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        result.with_context(|| {
+            let said = fs::read_to_string(&self.log).unwrap_or_default();
+            format!("the device said: {}", said.lines().last().unwrap_or("nothing"))
+        })
+    }
+}
+
+fn command(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address]) -> anyhow::Result<Command> {
+    let mut command;
+    match kind {
+        Kind::Relay => {
+            let [from, to] = addresses else { bail!("a relay joins two") };
+            command = role(setup.cpu)?;
+            command.args(["relay", "--from", &from.to_string(), "--to", &to.to_string()]);
+            command.args(setup.duplex.then_some("--duplex"));
+        }
+        Kind::Qemu => {
+            command = exec(setup.cpu, QEMU)?;
+            command.args(["-M", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]);
+            for (n, address) in addresses.iter().enumerate() {
+                let address = match address {
+                    Address::Unix(path) => format!("addr.type=unix,addr.path={}", path.display()),
+                    Address::Tcp(at) => {
+                        format!("addr.type=inet,addr.host={},addr.port={}", at.ip(), at.port())
+                    }
+                };
+                command.args(["-netdev", &format!("stream,id=s{n},server=on,{address}")]);
+                command.args(["-netdev", &format!("hubport,id=h{n},hubid=0,netdev=s{n}")]);
+            }
+        }
+        Kind::Switch | Kind::Hub => {
+            command = exec(setup.cpu, lab.hub())?;
+            command.args(["run", "--no-tcp", "--name", &format!("bench-{}", process::id())]);
+            command.args((kind == Kind::Hub).then_some("--hub"));
+            command.args(addresses.iter().map(Address::to_string));
+            command.env("XDG_RUNTIME_DIR", lab.folder());
+        }
+    }
+    Ok(command)
+}
+
+/// QEMU 7.2 crashes on a frame for a netdev of which it has not noticed yet that it listens. It notices in
+/// its main loop, which runs when it answers a command, and soon after that.
+fn wait_for_listeners(qemu: &mut Child) -> anyhow::Result<()> {
+    let mut stdin = qemu.stdin.take().context("standard input is a pipe")?;
+    stdin.write_all(b"{\"execute\": \"qmp_capabilities\"}\n")?;
+    let stdout = BufReader::new(qemu.stdout.take().context("standard output is a pipe")?);
+    for line in stdout.lines() {
+        if line?.contains("return") {
+            thread::sleep(SETTLE);
+            return Ok(());
+        }
+    }
+    bail!("QEMU ended before it was ready")
+}
+
+/// What QEMU says that it is, if it is there.
+pub(crate) fn qemu_version() -> Option<String> {
+    version(Path::new(QEMU))
+}
+
+/// The first line that a program says about itself.
+pub(crate) fn version(program: &Path) -> Option<String> {
+    let said = Command::new(program).arg("--version").stderr(Stdio::null()).output().ok()?;
+    String::from_utf8_lossy(&said.stdout).lines().next().map(str::to_owned)
+}
