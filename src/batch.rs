@@ -3,10 +3,47 @@
 //! So a run of frames that leave by one stream port is one slice and one write: nothing is framed
 //! again, copied or allocated per frame.
 
-use hub_protocol::stream::{self, BadLength, Scan};
+use hub_protocol::stream::{self, BadLength, PREFIX_LEN, Scan};
 
 /// Octets that one receive takes at the most.
 pub const ARENA: usize = 256 * 1024;
+
+/// Consecutive frames: whole records in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The records.
+    pub records: &'a [u8],
+    /// How many.
+    pub frames: usize,
+}
+
+impl<'a> Run<'a> {
+    /// What `records` hold, counted.
+    pub fn of(records: &'a [u8]) -> Self {
+        Self { records, frames: stream::count(records) }
+    }
+
+    /// Octets of the frames themselves.
+    pub fn payload(&self) -> usize {
+        self.records.len() - self.frames * PREFIX_LEN
+    }
+
+    /// What was taken, and what was left.
+    pub fn split(self, taken: Taken) -> (Self, Self) {
+        let (before, behind) = self.records.split_at(taken.octets);
+        let frames = self.frames - taken.frames;
+        (Self { records: before, frames: taken.frames }, Self { records: behind, frames })
+    }
+}
+
+/// How much of a run was taken, from its start: whole records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Octets of records.
+    pub octets: usize,
+    /// Records.
+    pub frames: usize,
+}
 
 /// Whole frames, received at once from one port.
 #[derive(Debug)]
@@ -58,7 +95,9 @@ impl FrameBatch {
         let Scan { whole, fault } = stream::scan(bytes);
         self.whole = whole;
         tail.clear();
-        tail.extend_from_slice(&bytes[whole..]);
+        if fault.is_none() {
+            tail.extend_from_slice(&bytes[whole..]);
+        }
         if tail.is_empty() {
             // A link that idles keeps no memory.
             *tail = Vec::new();

@@ -77,7 +77,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=65536))]
     fdb_max: u32,
     /// What to log: error, warn, info, debug, trace, or a list like info,qhub::hub=debug
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", value_parser = parse_filter)]
     pub log: Option<String>,
     /// Log warnings and errors only
     #[arg(short, long, conflicts_with_all = ["verbose", "log"])]
@@ -136,6 +136,17 @@ impl RunArgs {
     }
 }
 
+/// Checks levels, which would pass for the names of modules that log nothing.
+fn parse_filter(filter: &str) -> Result<String, String> {
+    for part in filter.split(',') {
+        let level = part.rsplit('=').next().unwrap_or(part);
+        if level.parse::<log::LevelFilter>().is_err() {
+            return Err(format!("'{level}' is no level; write off, error, warn, info, debug or trace"));
+        }
+    }
+    Ok(filter.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +191,16 @@ mod tests {
                 let args = ["qhub", flag, &value.to_string()];
                 assert_eq!(Cli::try_parse_from(args).is_ok(), is_good, "{flag} {value}");
             }
+        }
+    }
+
+    #[test]
+    fn a_filter_names_levels() {
+        for good in ["info", "WARN", "info,qhub::hub=debug", "off"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["debgu", "", "info,qhub=loud", "qhub::hub"] {
+            assert!(parse_filter(bad).is_err(), "{bad}");
         }
     }
 

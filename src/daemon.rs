@@ -15,7 +15,7 @@ use crate::config::{HostPort, PortKind, PortOptions, PortSpec, UnixName};
 use crate::hub::{self, Door, Hub, HubConfig};
 use crate::instance::{Instance, Macs};
 use crate::logging::{self, Log};
-use crate::signals::{Request, Signals};
+use crate::signals::{self, Request, Signals};
 use crate::welcome::Welcome;
 
 /// Octets of memory for all egress queues together.
@@ -23,9 +23,6 @@ const QUEUE_MEMORY: usize = 256 << 20;
 
 /// The TCP port that is served unless something else is asked for.
 const DEFAULT_TCP: u16 = 5555;
-
-/// Exit status of a program that SIGTERM ended.
-const TERMINATED: i32 = 143;
 
 /// Runs a hub until SIGINT or SIGTERM.
 ///
@@ -37,38 +34,49 @@ pub fn run(args: &RunArgs) -> Result<()> {
     // First of all: an inherited descriptor is known by its number only.
     let (inherited, named): (Vec<_>, Vec<_>) =
         args.ports.iter().partition(|spec| matches!(spec.kind, PortKind::Fd(_)));
-    let mut doors = open_all(&inherited, now)?;
+    let inherited = open_all(&inherited, now)?;
     let macs = Macs::of(&args.name);
     let log = Log::start(args.log_filter()).context("start to log")?;
+    let result = serve(args, inherited, &named, &macs, now);
+    log.flush();
+    result
+}
+
+fn serve(args: &RunArgs, inherited: Vec<Door>, named: &[&PortSpec], macs: &Macs, now: Instant) -> Result<()> {
     raise_file_limit();
+    let config = HubConfig { bridge: args.bridge(), max_ports: args.max_ports(), memory: QUEUE_MEMORY };
+    let mut hub = Hub::new(config).context("make the poll")?;
+    // From here on a signal leaves no socket file behind.
+    let mut signals = Signals::catch(hub.registry(), Token(hub::OUTSIDE))?;
     let instance = Instance::open(&args.name)?;
+    let mut doors = inherited;
     doors.push(open_instance(&instance, now)?);
-    doors.extend(open_all(&named, now)?);
+    doors.extend(open_all(named, now)?);
     if args.ports.is_empty() && !args.no_tcp {
         doors.extend(open_default_tcp(now));
     }
-
-    let config = HubConfig { bridge: args.bridge(), max_ports: args.max_ports(), memory: QUEUE_MEMORY };
-    let mut hub = Hub::new(config).context("make the poll")?;
-    let mut signals = Signals::catch(hub.registry(), Token(hub::OUTSIDE))?;
     let tcp: Vec<SocketAddr> = doors.iter().filter_map(Door::tcp_address).collect();
     for door in doors {
         hub.add(door, now)?;
     }
-    let welcome = Welcome {
-        instance: instance.name(),
-        macs: &macs,
-        mode: args.bridge().mode,
-        socket: &instance.socket(),
-        tcp: &tcp,
-    };
+    let unix: Vec<UnixName> =
+        [UnixName::Path(instance.socket())].into_iter().chain(unix_names(named)).collect();
+    let welcome =
+        Welcome { instance: instance.name(), macs, mode: args.bridge().mode, unix: &unix, tcp: &tcp };
     print_aside(welcome.to_string());
     turn_until_stopped(&mut hub, &mut signals)?;
     for line in hub.snapshot(hub::now()).totals() {
         info!("{line}");
     }
-    log.flush();
     Ok(())
+}
+
+/// The unix sockets that were asked for.
+fn unix_names(specs: &[&PortSpec]) -> impl Iterator<Item = UnixName> {
+    specs.iter().filter_map(|spec| match &spec.kind {
+        PortKind::Unix { name, .. } => Some(name.clone()),
+        PortKind::Tcp(_) | PortKind::Connect(_) | PortKind::Fd(_) => None,
+    })
 }
 
 /// Prints without waiting for whoever reads stdout.
@@ -80,7 +88,7 @@ fn print_aside(text: String) {
     });
 }
 
-fn turn_until_stopped(hub: &mut Hub, signals: &mut Signals) -> Result<()> {
+fn turn_until_stopped(hub: &mut Hub, arrived: &mut Signals) -> Result<()> {
     let mut is_stopping = false;
     loop {
         let now = hub::now();
@@ -92,10 +100,10 @@ fn turn_until_stopped(hub: &mut Hub, signals: &mut Signals) -> Result<()> {
         if hub.wait(timeout).context("wait for events")?.is_empty() {
             continue;
         }
-        for request in signals.requests() {
+        for request in arrived.requests() {
             match request {
                 Request::Show => info!(target: logging::ASKED, "{}", hub.snapshot(hub::now())),
-                Request::Stop if is_stopping => std::process::exit(TERMINATED),
+                Request::Stop if is_stopping => std::process::exit(signals::TERMINATED),
                 Request::Stop => {
                     info!("stopping; a second signal stops at once");
                     is_stopping = true;

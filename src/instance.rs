@@ -23,8 +23,9 @@ impl Instance {
     ///
     /// When the folder can't be made or belongs to somebody else.
     pub fn open(name: &str) -> Result<Self> {
-        let home = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
-            Some(folder) => PathBuf::from(folder).join("qhub"),
+        let offered = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+        let home = match offered.map(PathBuf::from).filter(|folder| !is_foreign(folder)) {
+            Some(folder) => folder.join("qhub"),
             None if geteuid().is_root() => PathBuf::from("/run/qhub"),
             None => PathBuf::from(format!("/tmp/qhub-{}", geteuid())),
         };
@@ -44,6 +45,11 @@ impl Instance {
     pub fn socket(&self) -> PathBuf {
         self.folder.join("qhub.sock")
     }
+}
+
+/// Does this folder belong to somebody else, as after `sudo -E`? Ours must not be made in it.
+fn is_foreign(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|found| found.uid() != geteuid().as_raw())
 }
 
 /// Makes a folder that only we can enter, or sees that it is one.

@@ -12,13 +12,14 @@ use env_logger::{Builder, Target};
 use log::LevelFilter;
 
 /// Lines that may wait for stderr.
-const BACKLOG: usize = 1024;
+const BACKLOG: usize = 4096;
 
 /// The target of what somebody asked for: logged whatever the filter.
 pub const ASKED: &str = "asked";
 
 /// How long the last lines may take.
 const FLUSH: Duration = Duration::from_millis(200);
+const FLUSH_TRIES: u32 = 20;
 
 enum Message {
     Line(Vec<u8>),
@@ -83,16 +84,21 @@ impl Log {
     }
 
     /// Waits until what was logged is written, unless stderr is stuck.
+    #[expect(clippy::disallowed_methods, reason = "at the end, after the loop")]
     pub fn flush(&self) {
         let (done, written) = sync_channel(1);
-        if self.messages.try_send(Message::Flush(done)).is_ok() {
-            // Stuck or written: either way it is over.
-            let _ = written.recv_timeout(FLUSH);
+        for _ in 0..FLUSH_TRIES {
+            if self.messages.try_send(Message::Flush(done.clone())).is_ok() {
+                // Stuck or written: either way it is over.
+                let _ = written.recv_timeout(FLUSH);
+                return;
+            }
+            thread::sleep(FLUSH / FLUSH_TRIES);
         }
     }
 }
 
-/// Writes until all senders are gone. A stderr that is closed or full to the brim on disk changes
+/// Writes until all senders are gone. A stderr that is closed, or on a full disk, changes
 /// nothing for the hub, so errors are not looked at.
 fn write_lines(lines: &Receiver<Message>, lost: &AtomicU64, output: &mut impl Write) {
     for message in lines {

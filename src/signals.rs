@@ -9,8 +9,11 @@ use mio::{Interest, Registry, Token, Waker};
 use nix::libc::{SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals as Source;
 
-/// Exit status of a program that SIGINT ended.
+/// Exit status of a program that a second SIGINT ended, as shells have it: 128 and the signal.
 const INTERRUPTED: i32 = 130;
+
+/// The same for SIGTERM.
+pub const TERMINATED: i32 = 143;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ impl Signals {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
-            // The loop also looks at the flag whenever it wakes for another reason.
+            // Without a poll there is nothing left to wake.
             let _: io::Result<()> = waker.wake();
         };
         ctrlc::set_handler(interrupt).context("catch SIGINT")?;

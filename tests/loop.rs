@@ -15,7 +15,7 @@ use hub_protocol::stream::{self, MAX_FRAME, PREFIX_LEN};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use qhub::batch::{ARENA, FrameBatch};
+use qhub::batch::{ARENA, FrameBatch, Run, Taken};
 use qhub::bridge::{BridgeConfig, Mode};
 use qhub::config::{HIGH_MARK, PortOptions};
 use qhub::discard::DiscardReason;
@@ -321,8 +321,8 @@ impl Link for Counted {
         self.link.receive(batch)
     }
 
-    fn send(&mut self, records: &[u8]) -> io::Result<usize> {
-        self.link.send(records)
+    fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
+        self.link.send(run)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_protocol::stream::{self, BadLength, MAX_FRAME, PREFIX_LEN};
+use hub_protocol::stream::{self, BadLength, Cut, MAX_FRAME, PREFIX_LEN};
 use qhub::batch::FrameBatch;
 use qhub::bridge::{Bridge, BridgeConfig, MAX_PORTS, Mode, PortId, PortSet, Verdict};
 
@@ -32,7 +32,7 @@ pub(crate) fn stream(input: &[u8]) {
         assert!(filled.taken > 0 && filled.taken <= filled.offered);
         waiting = &waiting[filled.taken..];
         got.extend(stream::frames(batch.records()).map(<[u8]>::to_vec));
-        check_boundaries(batch.records(), chunk);
+        check_cut(batch.records(), chunk);
         found = filled.fault;
         chunk += chunk / 4;
     }
@@ -62,8 +62,9 @@ fn decode(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Option<BadLength>, &[u8]) {
 }
 
 /// Both neighbours of a cut lie between two records, with at most one record between them.
-fn check_boundaries(records: &[u8], limit: usize) {
-    let (below, above) = stream::boundaries(records, limit);
+fn check_cut(records: &[u8], limit: usize) {
+    let Cut { whole: below, frames, end: above } = stream::cut(records, limit);
+    assert_eq!(stream::count(&records[..below]), frames);
     assert!(below <= limit && below <= above && above <= records.len());
     assert!(above - below <= PREFIX_LEN + MAX_FRAME);
     assert!(above >= limit.min(records.len()));

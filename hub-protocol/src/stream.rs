@@ -105,18 +105,39 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Where a cut at `limit` would have to move to fall between two records of `records`: down to
-/// the end of the last whole one, and up to the end of the one that the cut falls into.
-pub fn boundaries(records: &[u8], limit: usize) -> (usize, usize) {
-    let mut end = 0;
-    for frame in frames(records) {
-        let next = end + PREFIX_LEN + frame.len();
-        if next > limit {
-            return (end, if end == limit { end } else { next });
+/// Where a cut falls; see [`cut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Octets of the records that lie before the cut as a whole.
+    pub whole: usize,
+    /// How many these are.
+    pub frames: usize,
+    /// Where the record ends that the cut falls into; the same as `whole` between two records.
+    pub end: usize,
+}
+
+/// Finds where a cut at the octet `at` falls in whole `records`.
+pub fn cut(records: &[u8], at: usize) -> Cut {
+    let (mut whole, mut frames) = (0, 0);
+    while whole < at {
+        let Some(record) = records.get(whole..).and_then(record_len) else { break };
+        if whole + record > at {
+            return Cut { whole, frames, end: whole + record };
         }
-        end = next;
+        let prefix = &records[whole..whole + PREFIX_LEN];
+        whole += record;
+        frames += 1;
+        while whole + record <= at && records[whole..].starts_with(prefix) {
+            whole += record;
+            frames += 1;
+        }
     }
-    (end, end)
+    Cut { whole, frames, end: whole }
+}
+
+/// The number of whole `records`.
+pub fn count(records: &[u8]) -> usize {
+    cut(records, records.len()).frames
 }
 
 #[cfg(test)]
@@ -171,19 +192,22 @@ mod tests {
     }
 
     #[test]
-    fn boundaries_around_a_cut() {
-        let bytes = records(&[vec![0; 6], vec![0; 16]]);
-        for (limit, expected) in [
-            (0, (0, 0)),
-            (1, (0, 10)),
-            (9, (0, 10)),
-            (10, (10, 10)),
-            (11, (10, 30)),
-            (30, (30, 30)),
-            (99, (30, 30)),
+    fn a_cut_falls_between_two_records_or_into_one() {
+        let bytes = records(&[vec![0; 6], vec![0; 16], vec![1; 16]]);
+        for (at, whole, frames, end) in [
+            (0, 0, 0, 0),
+            (1, 0, 0, 10),
+            (9, 0, 0, 10),
+            (10, 10, 1, 10),
+            (11, 10, 1, 30),
+            (30, 30, 2, 30),
+            (31, 30, 2, 50),
+            (50, 50, 3, 50),
+            (99, 50, 3, 50),
         ] {
-            assert_eq!(boundaries(&bytes, limit), expected, "cut at {limit}");
+            assert_eq!(cut(&bytes, at), Cut { whole, frames, end }, "cut at {at}");
         }
+        assert_eq!((count(&bytes), count(&[])), (3, 0));
     }
 
     proptest! {
@@ -211,6 +235,7 @@ mod tests {
         #[test]
         fn any_bytes_scan_to_whole_records(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let Scan { whole, fault } = scan(&bytes);
+            prop_assert_eq!(count(&bytes[..whole]), frames(&bytes[..whole]).count());
             let walked: usize = frames(&bytes[..whole]).map(|frame| PREFIX_LEN + frame.len()).sum();
             prop_assert_eq!(walked, whole);
             if let Some(BadLength(length)) = fault {

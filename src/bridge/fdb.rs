@@ -185,6 +185,7 @@ impl Fdb {
         while let Some(slot) = self.list(port).oldest {
             self.remove(slot);
         }
+        self.conflicts.retain(|conflict| conflict.ports.0 != port && conflict.ports.1 != port);
     }
 
     /// Frees the entries that have aged out.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use log::{debug, warn};
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
 use socket2::{Domain, Socket, Type};
 
 use super::QUIET;
@@ -83,16 +84,15 @@ impl Door {
                 }
                 Err(error) => error,
             };
-            // A connection that ended before it was accepted is no reason to stop.
-            if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
-                continue;
-            }
             if error.kind() == io::ErrorKind::WouldBlock {
                 *ready = false;
                 return None;
             }
-            *starved = Some(now + STARVED);
-            return Some(Err(error));
+            if error.raw_os_error().is_some_and(|code| [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(&code)) {
+                *starved = Some(now + STARVED);
+                return Some(Err(error));
+            }
+            // This connection ended before it was accepted; there may be others.
         }
     }
 
@@ -106,9 +106,17 @@ impl Door {
 
     /// What its ports are named after.
     pub(super) fn stem(&self) -> String {
-        let kind = self.shown.trim_start_matches("connect:");
+        let kind = self.shown.strip_prefix("connect:").unwrap_or(&self.shown);
         let kind = kind.split(':').next().unwrap_or(kind);
         self.options.name.clone().unwrap_or_else(|| kind.to_owned())
+    }
+
+    /// The name of the port that a dialler keeps.
+    pub(super) fn port_name(&self) -> &str {
+        match &self.kind {
+            Kind::Dialer { name: Some(name), .. } => name,
+            Kind::Dialer { .. } | Kind::Listener { .. } | Kind::Connection(_) => &self.shown,
+        }
     }
 
     /// When it wants to be looked at.

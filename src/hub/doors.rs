@@ -1,9 +1,10 @@
 //! The doors of a hub, served: a listener makes a port of each connection, a dialler keeps one up,
 //! an inherited connection is one.
 
+use std::io;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use log::info;
 use mio::Token;
 
@@ -11,8 +12,7 @@ use super::Hub;
 use super::door::{Door, Kind};
 use super::ports::earlier;
 use crate::bridge::{MAX_PORTS, PortId};
-use crate::config::PortOptions;
-use crate::link::StreamLink;
+use crate::link::{Peer, StreamLink, StreamSocket};
 
 /// Connections accepted from one listener in one turn.
 const ACCEPTS: usize = 64;
@@ -38,6 +38,20 @@ impl Doors {
         self.doors.iter().fold(None, |wake, door| earlier(wake, door.deadline(now)))
     }
 
+    /// Does `socket` lead to one of our own doors? A frame would then circulate for ever.
+    fn serve(&self, socket: &StreamSocket) -> bool {
+        match socket.peer() {
+            Peer::Process { pid, .. } => u32::try_from(pid) == Ok(std::process::id()),
+            Peer::Address(peer) => {
+                let served = self.doors.iter().filter_map(Door::tcp_address);
+                served.filter(|served| served.port() == peer.port()).any(|served| {
+                    served.ip() == peer.ip() || served.ip().is_unspecified() && socket.is_local()
+                })
+            }
+            Peer::Unknown => false,
+        }
+    }
+
     /// Closes them all: nothing comes in any more, and our socket files are removed.
     pub(super) fn close(&mut self) {
         self.doors.clear();
@@ -59,26 +73,23 @@ impl Hub {
                 info!(door = door.shown.as_str(); "listening");
             }
             Kind::Dialer { name, .. } => {
-                *name = Some(self.take_name(&door.options, &stem));
+                *name = Some(match &door.options.name {
+                    Some(name) => self.names.take(name),
+                    None => self.names.number(&stem),
+                });
             }
             Kind::Connection(socket) => {
                 if let Some(socket) = socket.take() {
-                    let name = self.take_name(&door.options, &stem);
+                    let own = door.options.name.clone().unwrap_or_else(|| door.shown.replace(':', ""));
+                    let name = self.names.take(&own);
                     let (peer, link) = (socket.peer(), StreamLink::accepted(socket)?);
-                    self.attach_as(name, Box::new(link), peer, door.options.clone(), now)?;
+                    self.attach_as(name, Box::new(link), peer, door.options.clone(), now)
+                        .with_context(|| format!("port {}", door.shown))?;
                 }
             }
         }
         self.doors.doors.push(door);
         Ok(())
-    }
-
-    /// The name of a door's only port.
-    fn take_name(&mut self, options: &PortOptions, stem: &str) -> String {
-        match &options.name {
-            Some(name) => self.names.take(name),
-            None => self.names.number(stem),
-        }
     }
 
     /// Accepts, dials and redials.
@@ -145,18 +156,13 @@ impl Hub {
     }
 
     fn serve_dialer(&mut self, index: usize, now: Instant) {
-        let Door { kind: Kind::Dialer { dialer, name: Some(name), .. }, options, .. } =
-            &mut self.doors.doors[index]
-        else {
-            return;
-        };
+        let Kind::Dialer { dialer, .. } = &mut self.doors.doors[index].kind else { return };
         let connected = match dialer.advance(self.poll.registry(), door_token(index), now) {
             Ok(None) => return,
-            Ok(Some(socket)) => {
-                let (name, peer, options) = (name.clone(), socket.peer(), options.clone());
-                StreamLink::dialled(socket)
-                    .and_then(|link| self.attach_as(name, Box::new(link), peer, options, now))
+            Ok(Some(socket)) if self.doors.serve(&socket) => {
+                Err(io::Error::other("this hub itself serves that address; dial a QEMU that listens"))
             }
+            Ok(Some(socket)) => self.keep(index, socket, now),
             Err(error) => Err(error),
         };
         let door = &mut self.doors.doors[index];
@@ -172,6 +178,14 @@ impl Hub {
                 door.warn(&format!("can't connect: {error}; trying again"), now);
             }
         }
+    }
+
+    /// Makes a port of what a dialler connected.
+    fn keep(&mut self, index: usize, socket: StreamSocket, now: Instant) -> io::Result<PortId> {
+        let door = &self.doors.doors[index];
+        let (name, options) = (door.port_name().to_owned(), door.options.clone());
+        let (peer, link) = (socket.peer(), StreamLink::dialled(socket)?);
+        self.attach_as(name, Box::new(link), peer, options, now)
     }
 }
 

@@ -27,7 +27,7 @@ use crate::bridge::{Bridge, BridgeConfig, MAX_PORTS, PortId, PortSet, Verdict};
 use crate::config::PortOptions;
 use crate::discard::DiscardReason;
 use crate::link::{Link, Peer};
-use crate::port::{Counters, Port};
+use crate::port::{Counters, Port, YOUNG, as_u64};
 use doors::Doors;
 use drain::Drain;
 use names::Names;
@@ -259,7 +259,7 @@ impl Hub {
                 port.is_listed = false;
                 port.waiting = None;
                 self.batch.clear();
-                port.receive(&mut self.batch, now);
+                port.receive(&mut self.batch, now, &mut self.ports.memory);
             }
             self.relay(id, now);
             self.ports.settle(id);
@@ -300,11 +300,11 @@ impl Hub {
                 port.count_received(&run);
                 if let Verdict::Discard(reason) = verdict {
                     port.count_dropped(reason, run.frames);
-                    *copies += run.frames;
+                    *copies += as_u64(run.frames);
                 }
             }
             for port in egress.iter() {
-                *copies += run.frames;
+                *copies += as_u64(run.frames);
                 deliveries += 1;
                 ports.deliver(port, run, now);
             }
@@ -312,8 +312,8 @@ impl Hub {
         });
         if let Some(port) = ports.slab.get_mut(ingress) {
             port.awaited = awaited;
-            port.hold(&records[relayed..]);
         }
+        ports.hold(ingress, &records[relayed..], now);
         self.warn_of_conflict(now);
     }
 
@@ -378,9 +378,9 @@ impl Hub {
             };
             match gate {
                 Gate::Open => wake = Some(now),
-                Gate::Shut { awaited, until } => {
-                    awaited.iter().for_each(|egress| self.waited_for.insert(egress));
-                    wake = earlier(wake, until);
+                Gate::Shut { waits_for, until } => {
+                    waits_for.iter().for_each(|egress| self.waited_for.insert(egress));
+                    wake = earlier(wake, earlier(until, Some(now + YOUNG)));
                 }
             }
         }

@@ -8,10 +8,11 @@ use std::time::Instant;
 use mio::{Registry, Token};
 
 use super::slab::Slab;
+use crate::batch::Run;
 use crate::bridge::{PortId, PortSet};
 use crate::config::PortOptions;
 use crate::link::{Link, Peer};
-use crate::port::{Memory, Port, Run};
+use crate::port::{Memory, Port};
 
 /// What one search for the longest queue frees at the least, so that searches are rare.
 const SHED: usize = 256 * 1024;
@@ -60,16 +61,28 @@ impl Ports {
             return;
         };
         let mut edited = Vec::new();
-        let records = port.admit(run, &mut edited);
-        let rest = port.send(records);
-        if !rest.is_empty() {
-            let cost = port.queue_cost(rest);
+        let run = port.admit(run, &mut edited);
+        let rest = port.send(run);
+        if rest.frames > 0 {
+            let fitting = port.fit(rest, now);
+            let cost = port.queue_cost(fitting);
             self.make_room(cost, now);
             if let Some(port) = self.slab.get_mut(egress) {
-                port.enqueue(rest, now, &mut self.memory);
+                port.enqueue(fitting, now, &mut self.memory);
             }
         }
         self.settle(egress);
+    }
+
+    /// Keeps the rest of a batch for its port's next turn.
+    pub(super) fn hold(&mut self, id: PortId, records: &[u8], now: Instant) {
+        if records.is_empty() {
+            return;
+        }
+        self.make_room(records.len(), now);
+        if let Some(port) = self.slab.get_mut(id) {
+            port.hold(records, &mut self.memory);
+        }
     }
 
     /// Sends what waits at `id`.
@@ -117,23 +130,27 @@ impl Ports {
     }
 
     /// May `ingress` be read now? While everything that it was last unicast to is congested, it
-    /// waits: its peer then stops sending, and nothing is lost. Nobody waits for an overloaded port.
+    /// waits: its peer then stops sending, and nothing is lost. Nobody waits for an overloaded port,
+    /// and its presence among the others does not cost these their frames.
     pub(super) fn may_receive(&mut self, ingress: PortId, now: Instant) -> Gate {
         let Some(port) = self.slab.get_mut(ingress) else {
             return Gate::Open;
         };
         let awaited = port.awaited;
         let mut until: Option<Instant> = None;
-        for egress in awaited.iter() {
-            let Some(egress) = self.slab.get_mut(egress) else {
+        let mut waits_for = PortSet::default();
+        for id in awaited.iter() {
+            let Some(egress) = self.slab.get_mut(id) else { continue };
+            if egress.is_overloaded(now) {
                 continue;
-            };
-            if !egress.is_congested() || egress.is_overloaded(now) {
+            }
+            if !egress.is_congested() {
                 return Gate::Open;
             }
             until = earlier(until, egress.pause_deadline(now));
+            waits_for.insert(id);
         }
-        let Some(port) = self.slab.get_mut(ingress).filter(|_| !awaited.is_empty()) else {
+        let Some(port) = self.slab.get_mut(ingress).filter(|_| !waits_for.is_empty()) else {
             return Gate::Open;
         };
         let since = *port.waiting.get_or_insert(now);
@@ -144,7 +161,7 @@ impl Ports {
             }
             until = earlier(until, Some(limit));
         }
-        Gate::Shut { awaited, until }
+        Gate::Shut { waits_for, until }
     }
 }
 
@@ -156,7 +173,7 @@ pub(super) enum Gate {
     /// It waits.
     Shut {
         /// For these.
-        awaited: PortSet,
+        waits_for: PortSet,
         /// At the latest until then.
         until: Option<Instant>,
     },

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use hub_protocol::stream::{self, PREFIX_LEN};
 
-use crate::port::{Run, as_u64};
+use crate::batch::{Run, Taken};
 
 /// Length, addresses, type and the tag behind it: with these equal, the bridge can't tell two
 /// frames apart.
@@ -20,63 +20,42 @@ pub(super) fn for_each_run<'r, V: PartialEq>(
     mut decide: impl FnMut(&[u8]) -> V,
     mut each: impl FnMut(V, Run<'r>) -> ControlFlow<()>,
 ) -> usize {
-    let mut open: Option<(V, Stretch)> = None;
+    let mut open: Option<(V, usize)> = None;
     let (mut start, mut at) = (0, 0);
     while let Some(frame) = stream::frames(&records[at..]).next() {
         let verdict = decide(frame);
-        let next = Stretch::of(&records[at..], frame.len());
-        let end = at + next.octets;
+        let next = stretch(&records[at..], frame.len());
         match &mut open {
-            Some((shared, run)) if *shared == verdict => run.extend(&next),
+            Some((shared, frames)) if *shared == verdict => *frames += next.frames,
             _ => {
-                if let Some((verdict, run)) = open.replace((verdict, next)) {
-                    if each(verdict, run.over(&records[start..at])).is_break() {
+                if let Some((verdict, frames)) = open.replace((verdict, next.frames)) {
+                    if each(verdict, Run { records: &records[start..at], frames }).is_break() {
                         return at;
                     }
                     start = at;
                 }
             }
         }
-        at = end;
+        at += next.octets;
     }
-    if let Some((verdict, run)) = open {
+    if let Some((verdict, frames)) = open {
         // It is the last run in any case.
-        let _ = each(verdict, run.over(&records[start..at]));
+        let _ = each(verdict, Run { records: &records[start..at], frames });
     }
     at
 }
 
-/// Frames measured, not yet cut out of their batch.
-struct Stretch {
-    octets: usize,
-    frames: usize,
-    shortest: usize,
-    longest: usize,
-}
-
-impl Stretch {
-    /// The frame of `length` at the start of `records`, and those right behind it that look alike.
-    fn of(records: &[u8], length: usize) -> Self {
-        let record = PREFIX_LEN + length;
-        let mut octets = record;
-        if let Some(head) = records.first_chunk::<ALIKE>().filter(|_| record >= ALIKE) {
-            while records.len() - octets >= record && records[octets..].starts_with(head) {
-                octets += record;
-            }
+/// The octets of the frame of `length` at the start of `records` and of those right behind it that
+/// look alike, and how many these are.
+fn stretch(records: &[u8], length: usize) -> Taken {
+    let record = PREFIX_LEN + length;
+    let mut octets = record;
+    if let Some(head) = records.first_chunk::<ALIKE>().filter(|_| record >= ALIKE) {
+        while records.len() - octets >= record && records[octets..].starts_with(head) {
+            octets += record;
         }
-        Self { octets, frames: octets / record, shortest: length, longest: length }
     }
-
-    fn extend(&mut self, next: &Self) {
-        self.octets += next.octets;
-        self.frames += next.frames;
-        self.shortest = self.shortest.min(next.shortest);
-        self.longest = self.longest.max(next.longest);
-    }
-
-    fn over<'r>(&self, records: &'r [u8]) -> Run<'r> {
-        Run { records, frames: as_u64(self.frames), shortest: self.shortest, longest: self.longest }
-    }
+    Taken { octets, frames: octets / record }
 }
 
 #[cfg(test)]
@@ -120,9 +99,7 @@ mod tests {
             let mut got = Vec::new();
             let all = for_each_run(&bytes, verdict, |verdict, run| {
                 let frames: Vec<Vec<u8>> = stream::frames(run.records).map(<[u8]>::to_vec).collect();
-                assert_eq!(run.frames, as_u64(frames.len()));
-                assert_eq!(Some(run.shortest), frames.iter().map(Vec::len).min());
-                assert_eq!(Some(run.longest), frames.iter().map(Vec::len).max());
+                assert_eq!(run.frames, frames.len());
                 got.push((verdict, frames));
                 ControlFlow::Continue(())
             });

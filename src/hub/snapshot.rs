@@ -42,7 +42,7 @@ pub struct Snapshot {
 
 impl Hub {
     /// The state at `now`.
-    pub fn snapshot(&mut self, now: Instant) -> Snapshot {
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
         let slab = &self.ports.slab;
         let name = |id| slab.get(id).map_or_else(String::new, |port| port.name.clone());
         Snapshot {

@@ -102,11 +102,6 @@ impl Listener {
         registry.register(self.source(), token, Interest::READABLE)
     }
 
-    /// Takes the listener out of the poll.
-    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.deregister(self.source())
-    }
-
     /// Accepts one connection.
     ///
     /// # Errors

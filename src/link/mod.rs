@@ -19,7 +19,7 @@ pub use dialer::Dialer;
 pub use listener::Listener;
 pub use stream::{StreamLink, StreamSocket};
 
-use crate::batch::FrameBatch;
+use crate::batch::{FrameBatch, Run, Taken};
 
 /// One peer at the other end of a transport.
 pub trait Link: fmt::Debug {
@@ -41,13 +41,13 @@ pub trait Link: fmt::Debug {
     /// transport's own.
     fn receive(&mut self, batch: &mut FrameBatch) -> io::Result<Received>;
 
-    /// Sends from the start of `records`, which are whole, and returns the octets taken: fewer
-    /// when the transport is full, always whole records; what the transport cut, the link keeps.
+    /// Sends from the start of `run`, and returns what was taken: less than all when the transport
+    /// is full, always whole records; what the transport cut, the link keeps.
     ///
     /// # Errors
     ///
     /// The transport's own; never `WouldBlock`.
-    fn send(&mut self, records: &[u8]) -> io::Result<usize>;
+    fn send(&mut self, run: Run<'_>) -> io::Result<Taken>;
 
     /// Goes on with the record that was cut.
     ///

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use hub_protocol::stream;
+use hub_protocol::stream::{self, Cut};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::{Link, Peer, Received};
-use crate::batch::FrameBatch;
+use crate::batch::{FrameBatch, Run, Taken};
 
 /// What a socket may hold toward its peer: enough for full speed, little enough for a low latency.
 const SEND_BUFFER: usize = 212_992;
@@ -69,6 +69,16 @@ impl StreamSocket {
         }
     }
 
+    /// Does the connection stay on this host?
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp(socket) => {
+                matches!((socket.local_addr(), socket.peer_addr()), (Ok(a), Ok(b)) if a.ip() == b.ip())
+            }
+        }
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         match self {
@@ -97,15 +107,16 @@ impl StreamSocket {
 
     /// Writes what fits: 0 octets when nothing does.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match self {
-            Self::Unix(socket) => socket.write(bytes),
-            Self::Tcp(socket) => socket.write(bytes),
-        };
-        match written {
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                Ok(0)
+        loop {
+            let written = match self {
+                Self::Unix(socket) => socket.write(bytes),
+                Self::Tcp(socket) => socket.write(bytes),
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                other => return other,
             }
-            other => other,
         }
     }
 }
@@ -188,18 +199,18 @@ impl Link for StreamLink {
         }
     }
 
-    fn send(&mut self, records: &[u8]) -> io::Result<usize> {
+    fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
         self.flush()?;
         if self.is_cut() {
-            return Ok(0);
+            return Ok(Taken::default());
         }
-        let written = self.socket.write(records)?;
-        if written == records.len() {
-            return Ok(written);
+        let written = self.socket.write(run.records)?;
+        if written == run.records.len() {
+            return Ok(Taken { octets: written, frames: run.frames });
         }
-        let (_, end) = stream::boundaries(records, written);
-        self.cut.extend_from_slice(&records[written..end]);
-        Ok(end)
+        let Cut { whole, frames, end } = stream::cut(run.records, written);
+        self.cut.extend_from_slice(&run.records[written..end]);
+        Ok(Taken { octets: end, frames: frames + usize::from(end > whole) })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -259,16 +270,17 @@ mod tests {
         let (mut link, mut theirs) = pair();
         theirs.set_nonblocking(false).unwrap();
         let bytes = records(400, 1514);
-        let taken = link.send(&bytes).unwrap();
-        assert!(taken < bytes.len() && taken % 1518 == 0, "{taken}");
-        assert_eq!(link.send(&bytes[taken..]).unwrap(), 0, "the cut record comes first");
+        let (sent, mut rest) = Run::of(&bytes).split(link.send(Run::of(&bytes)).unwrap());
+        assert_eq!(sent, Run::of(sent.records));
+        assert!(rest.frames > 0 && rest == Run::of(rest.records));
+        assert_eq!(link.send(rest).unwrap(), Taken::default(), "the cut record comes first");
         let mut got = vec![0; bytes.len()];
-        let (mut read, mut sent) = (0, taken);
+        let mut read = 0;
         while read < bytes.len() {
             read += theirs.read(&mut got[read..]).unwrap();
-            sent += link.send(&bytes[sent..]).unwrap();
+            rest = rest.split(link.send(rest).unwrap()).1;
         }
-        assert_eq!(sent, bytes.len());
+        assert_eq!(rest.frames, 0);
         assert!(got == bytes);
         assert_eq!(link.cut.capacity(), 0);
     }

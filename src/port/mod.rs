@@ -10,11 +10,11 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use hub_protocol::stream;
+use hub_protocol::stream::{self, Cut};
 use log::trace;
 use mio::{Interest, Registry, Token};
 
-use crate::batch::FrameBatch;
+use crate::batch::{FrameBatch, Run, Taken};
 use crate::bridge::PortSet;
 use crate::config::{HIGH_MARK, PortOptions};
 use crate::discard::{DiscardReason, Drops};
@@ -24,19 +24,6 @@ pub use pause::YOUNG;
 use queue::EgressQueue;
 pub use queue::{Memory, as_u64};
 
-/// Consecutive frames that leave together: whole records in one piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run<'a> {
-    /// The records.
-    pub records: &'a [u8],
-    /// How many.
-    pub frames: u64,
-    /// Octets of the shortest frame.
-    pub shortest: usize,
-    /// Octets of the longest frame.
-    pub longest: usize,
-}
-
 /// What a port has moved and dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -44,7 +31,7 @@ pub struct Counters {
     pub rx_frames: u64,
     /// Their octets, without the framing of the transport.
     pub rx_bytes: u64,
-    /// Frames sent.
+    /// Frames sent; one counts with its first octet.
     pub tx_frames: u64,
     /// Their octets.
     pub tx_bytes: u64,
@@ -57,6 +44,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    fn count_sent(&mut self, run: &Run<'_>) {
+        self.tx_frames += as_u64(run.frames);
+        self.tx_bytes += as_u64(run.payload());
+    }
+
     /// Adds what another port has moved and dropped.
     pub fn add(&mut self, other: &Self) {
         self.rx_frames += other.rx_frames;
@@ -180,14 +172,17 @@ impl Port {
     }
 
     /// Keeps `records`, the rest of a batch, for the next [`Self::receive`].
-    pub fn hold(&mut self, records: &[u8]) {
+    pub fn hold(&mut self, records: &[u8], memory: &mut Memory) {
+        memory.take(records.len());
         self.held = records.to_vec();
     }
 
     /// Receives into `batch`; an error is the end of the port.
-    pub fn receive(&mut self, batch: &mut FrameBatch, now: Instant) {
+    pub fn receive(&mut self, batch: &mut FrameBatch, now: Instant, memory: &mut Memory) {
         if !self.held.is_empty() {
-            batch.load(&std::mem::take(&mut self.held));
+            batch.load(&self.held);
+            memory.give(self.held.len());
+            self.held = Vec::new();
             self.heard = now;
             return;
         }
@@ -210,74 +205,88 @@ impl Port {
 
     /// Counts frames that were received.
     pub fn count_received(&mut self, run: &Run<'_>) {
-        self.counters.rx_frames += run.frames;
-        self.counters.rx_bytes += payload(run.records.len(), run.frames);
+        self.counters.rx_frames += as_u64(run.frames);
+        self.counters.rx_bytes += as_u64(run.payload());
     }
 
     /// Counts `frames` that came in or were to leave here, and were dropped.
-    pub fn count_dropped(&mut self, reason: DiscardReason, frames: u64) {
+    pub fn count_dropped(&mut self, reason: DiscardReason, frames: usize) {
         if frames > 0 {
             trace!(port = self.name.as_str(), reason = reason.name(), frames; "dropped");
-            self.counters.drops.add(reason, frames);
+            self.counters.drops.add(reason, as_u64(frames));
         }
     }
 
-    /// `run` as this port may send it: without frames that are too long for it, and padded. A run
-    /// that needs neither is returned as it is; another one is written to `edited`.
-    pub fn admit<'r>(&mut self, run: Run<'r>, edited: &'r mut Vec<u8>) -> &'r [u8] {
-        if run.longest <= self.options.max_frame && run.shortest >= self.options.pad {
-            return run.records;
+    /// `run` as this port may send it: without frames that are too long for it, and padded, which
+    /// is written to `edited`. A port without such options takes it as it is.
+    pub fn admit<'r>(&mut self, run: Run<'r>, edited: &'r mut Vec<u8>) -> Run<'r> {
+        let PortOptions { max_frame, pad, .. } = self.options;
+        if max_frame >= stream::MAX_FRAME && pad == 0 {
+            return run;
         }
         for frame in stream::frames(run.records) {
-            if frame.len() > self.options.max_frame {
+            if frame.len() > max_frame {
                 self.count_dropped(DiscardReason::TooBig, 1);
-            } else if stream::append(edited, frame) && frame.len() < self.options.pad {
-                let start = edited.len() - frame.len();
-                edited.resize(start + self.options.pad, 0);
-                let prefix = stream::prefix(&edited[start..]).unwrap_or_default();
-                edited[start - stream::PREFIX_LEN..start].copy_from_slice(&prefix);
+            } else if frame.len() < pad {
+                let mut padded = frame.to_vec();
+                padded.resize(pad, 0);
+                stream::append(edited, &padded);
+            } else {
+                stream::append(edited, frame);
             }
         }
-        edited
+        Run::of(edited)
     }
 
     /// Sends what goes at once, and returns what is left to be queued.
-    pub fn send<'r>(&mut self, records: &'r [u8]) -> &'r [u8] {
+    pub fn send<'r>(&mut self, run: Run<'r>) -> Run<'r> {
+        let nothing = Run { records: &[], frames: 0 };
         if self.is_mute() {
-            self.count_dropped(DiscardReason::Closed, queue::count(records));
-            return &[];
+            self.count_dropped(DiscardReason::Closed, run.frames);
+            return nothing;
         }
         if !self.queue.is_empty() || self.link.is_cut() {
-            return records;
+            return run;
         }
-        match self.link.send(records) {
+        match self.link.send(run) {
             Ok(taken) => {
-                let (sent, rest) = records.split_at(taken);
-                self.count_sent(sent);
+                let (sent, rest) = run.split(taken);
+                self.counters.count_sent(&sent);
                 rest
             }
             Err(error) => {
-                self.count_dropped(DiscardReason::Closed, queue::count(records));
+                self.count_dropped(DiscardReason::Closed, run.frames);
                 self.mute(error);
-                &[]
+                nothing
             }
         }
     }
 
-    /// Memory that [`Self::enqueue`] of `records` would take at the most.
-    pub fn queue_cost(&self, records: &[u8]) -> usize {
-        self.queue.cost(records.len())
+    /// Memory that [`Self::enqueue`] of `run` takes.
+    pub fn queue_cost(&self, run: Run<'_>) -> usize {
+        self.queue.cost(run.records.len())
     }
 
-    /// Queues `records` as far as they fit, and drops the rest.
-    pub fn enqueue(&mut self, records: &[u8], now: Instant, memory: &mut Memory) {
+    /// As much of `run` as the queue has room for; the rest is dropped.
+    pub fn fit<'r>(&mut self, run: Run<'r>, now: Instant) -> Run<'r> {
         let limit = if self.is_overloaded(now) { HIGH_MARK } else { self.options.queue };
         let room = limit.saturating_sub(self.queue.len());
-        let (fits, _) = stream::boundaries(records, room);
-        if fits > 0 {
-            self.queue.push(&records[..fits], now, memory);
+        let fits = if run.records.len() <= room {
+            Taken { octets: run.records.len(), frames: run.frames }
+        } else {
+            let Cut { whole, frames, .. } = stream::cut(run.records, room);
+            Taken { octets: whole, frames }
+        };
+        let (fitting, lost) = run.split(fits);
+        self.count_dropped(DiscardReason::QueueFull, lost.frames);
+        fitting
+    }
+
+    /// Queues `run`, which fits.
+    pub fn enqueue(&mut self, run: Run<'_>, now: Instant, memory: &mut Memory) {
+        if run.frames > 0 {
+            self.queue.push(run, now, memory);
         }
-        self.count_dropped(DiscardReason::QueueFull, queue::count(&records[fits..]));
         self.note_congestion(now);
     }
 
@@ -308,13 +317,12 @@ impl Port {
         self.link.flush()?;
         while !self.link.is_cut() && !self.queue.is_empty() {
             let front = self.queue.front();
-            let waiting = front.len();
             let taken = self.link.send(front)?;
-            let frames = queue::count(&front[..taken]);
-            self.counters.tx_frames += frames;
-            self.counters.tx_bytes += payload(taken, frames);
+            let (sent, rest) = front.split(taken);
+            self.counters.count_sent(&sent);
+            let is_full = rest.frames > 0;
             self.queue.advance(taken, memory);
-            if taken < waiting {
+            if is_full {
                 break;
             }
         }
@@ -351,7 +359,7 @@ impl Port {
 
     /// Frames that wait in the queue.
     pub fn queued_frames(&self) -> u64 {
-        self.queue.frames()
+        as_u64(self.queue.frames())
     }
 
     /// Is its queue over the high mark?
@@ -417,6 +425,8 @@ impl Port {
         let _ = self.link.deregister(registry);
         let lost = self.queue.clear(memory);
         self.count_dropped(DiscardReason::Closed, lost);
+        memory.give(self.held.len());
+        self.held = Vec::new();
         self.note_congestion(now);
     }
 
@@ -430,12 +440,6 @@ impl Port {
         self.readable = true;
     }
 
-    fn count_sent(&mut self, records: &[u8]) {
-        let frames = queue::count(records);
-        self.counters.tx_frames += frames;
-        self.counters.tx_bytes += payload(records.len(), frames);
-    }
-
     fn note_congestion(&mut self, now: Instant) {
         self.is_overloaded(now);
         match (self.is_congested(), self.congested) {
@@ -447,9 +451,4 @@ impl Port {
             _ => {}
         }
     }
-}
-
-/// Octets of frames in `octets` of records.
-fn payload(octets: usize, frames: u64) -> u64 {
-    as_u64(octets) - frames * as_u64(stream::PREFIX_LEN)
 }

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, BytesMut};
-use hub_protocol::stream;
+
+use crate::batch::{Run, Taken};
 
 /// Octets of a block, unless what is queued at once is larger.
 const BLOCK: usize = 32 * 1024;
@@ -33,6 +34,16 @@ impl Memory {
         self.used
     }
 
+    /// Takes `octets` for something else than a queue.
+    pub(super) fn take(&mut self, octets: usize) {
+        self.used += octets;
+    }
+
+    /// Gives back what was taken.
+    pub(super) fn give(&mut self, octets: usize) {
+        self.used -= octets;
+    }
+
     /// By how much `more` octets would break the limit.
     pub fn excess(&self, more: usize) -> usize {
         (self.used + more).saturating_sub(self.limit)
@@ -51,6 +62,7 @@ struct Stamp {
 #[derive(Debug)]
 struct Block {
     records: BytesMut,
+    frames: usize,
     cost: usize,
 }
 
@@ -91,29 +103,33 @@ impl EgressQueue {
         self.stamps.front().map(|stamp| stamp.queued)
     }
 
-    /// Records at the front, in one piece; empty when nothing waits.
-    pub(super) fn front(&self) -> &[u8] {
-        self.blocks.front().map_or(&[], |block| &block.records)
+    /// The frames at the front, in one piece; none when nothing waits.
+    pub(super) fn front(&self) -> Run<'_> {
+        match self.blocks.front() {
+            Some(block) => Run { records: &block.records, frames: block.frames },
+            None => Run { records: &[], frames: 0 },
+        }
     }
 
     /// Frames that wait.
-    pub(super) fn frames(&self) -> u64 {
-        self.blocks.iter().map(|block| count(&block.records)).sum()
+    pub(super) fn frames(&self) -> usize {
+        self.blocks.iter().map(|block| block.frames).sum()
     }
 
-    /// Appends whole records.
-    pub(super) fn push(&mut self, records: &[u8], now: Instant, memory: &mut Memory) {
-        let cost = self.cost(records.len());
+    /// Appends frames.
+    pub(super) fn push(&mut self, run: Run<'_>, now: Instant, memory: &mut Memory) {
+        let cost = self.cost(run.records.len());
         if cost > 0 {
             self.allocated += cost;
             memory.used += cost;
-            self.blocks.push_back(Block { records: BytesMut::with_capacity(cost), cost });
+            self.blocks.push_back(Block { records: BytesMut::with_capacity(cost), frames: 0, cost });
         }
         if let Some(block) = self.blocks.back_mut() {
-            block.records.put_slice(records);
+            block.records.put_slice(run.records);
+            block.frames += run.frames;
         }
         let start = self.end();
-        self.len += records.len();
+        self.len += run.records.len();
         let end = self.end();
         match self.stamps.back_mut() {
             Some(last) if last.queued == now || end - last.start <= STAMP => last.end = end,
@@ -121,26 +137,25 @@ impl EgressQueue {
         }
     }
 
-    /// Drops the first `octets`, which were sent: whole records within [`Self::front`].
-    pub(super) fn advance(&mut self, octets: usize, memory: &mut Memory) {
-        let Some(block) = self.blocks.front_mut() else {
-            return;
-        };
-        block.records.advance(octets);
+    /// Drops what was sent of [`Self::front`].
+    pub(super) fn advance(&mut self, taken: Taken, memory: &mut Memory) {
+        let Some(block) = self.blocks.front_mut() else { return };
+        block.records.advance(taken.octets);
+        block.frames -= taken.frames;
         if block.records.is_empty() {
             self.allocated -= block.cost;
             memory.used -= block.cost;
             self.blocks.pop_front();
         }
-        self.len -= octets;
-        self.taken += as_u64(octets);
+        self.len -= taken.octets;
+        self.taken += as_u64(taken.octets);
         while self.stamps.front().is_some_and(|stamp| stamp.end <= self.taken) {
             self.stamps.pop_front();
         }
     }
 
     /// Drops the newest block, and returns the frames that were in it.
-    pub(super) fn drop_newest(&mut self, memory: &mut Memory) -> u64 {
+    pub(super) fn drop_newest(&mut self, memory: &mut Memory) -> usize {
         let Some(block) = self.blocks.pop_back() else {
             return 0;
         };
@@ -155,11 +170,11 @@ impl EgressQueue {
                 break;
             }
         }
-        count(&block.records)
+        block.frames
     }
 
     /// Drops everything, and returns the frames that waited.
-    pub(super) fn clear(&mut self, memory: &mut Memory) -> u64 {
+    pub(super) fn clear(&mut self, memory: &mut Memory) -> usize {
         let frames = self.frames();
         memory.used -= self.allocated;
         *self = Self::default();
@@ -171,11 +186,6 @@ impl EgressQueue {
     }
 }
 
-/// The number of frames in `records`.
-pub(super) fn count(records: &[u8]) -> u64 {
-    as_u64(stream::frames(records).count())
-}
-
 /// Lossless on every machine that has 64-bit counters.
 pub fn as_u64(octets: usize) -> u64 {
     octets as u64
@@ -184,6 +194,7 @@ pub fn as_u64(octets: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hub_protocol::stream;
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -204,12 +215,12 @@ mod tests {
     fn the_oldest_frame_has_its_own_time_or_that_of_the_kilobyte_before_it() {
         let (mut queue, mut memory, start) = (EgressQueue::default(), Memory::new(1 << 20), start());
         let [second, third] = [3, 6].map(|ms| start + Duration::from_millis(ms));
-        queue.push(&records(2, 508), start, &mut memory);
-        queue.push(&records(1, 508), second, &mut memory);
-        queue.push(&records(1, 508), third, &mut memory);
+        queue.push(Run::of(&records(2, 508)), start, &mut memory);
+        queue.push(Run::of(&records(1, 508)), second, &mut memory);
+        queue.push(Run::of(&records(1, 508)), third, &mut memory);
         for oldest in [start, start, second, second] {
             assert_eq!(queue.oldest(), Some(oldest));
-            queue.advance(512, &mut memory);
+            queue.advance(Taken { octets: 512, frames: 1 }, &mut memory);
         }
         assert_eq!((queue.oldest(), queue.len(), memory.used()), (None, 0, 0));
     }
@@ -218,7 +229,7 @@ mod tests {
     fn times_take_little_beside_the_records() {
         let (mut queue, mut memory, mut now) = (EgressQueue::default(), Memory::new(1 << 20), start());
         for _ in 0..10_000 {
-            queue.push(&records(1, 14), now, &mut memory);
+            queue.push(Run::of(&records(1, 14)), now, &mut memory);
             now += Duration::from_millis(1);
         }
         assert!(queue.stamps.len() <= queue.len() / 1000, "{}", queue.stamps.len());
@@ -228,12 +239,12 @@ mod tests {
     fn small_pushes_share_a_block_and_records_never_span_two() {
         let (mut queue, mut memory, start) = (EgressQueue::default(), Memory::new(1 << 20), start());
         for _ in 0..30 {
-            queue.push(&records(1, 1514), start, &mut memory);
+            queue.push(Run::of(&records(1, 1514)), start, &mut memory);
         }
         assert_eq!((queue.blocks.len(), memory.used()), (2, 2 * BLOCK));
-        assert_eq!(queue.front().len() % 1518, 0);
-        assert_eq!(queue.drop_newest(&mut memory), 30 - count(queue.front()));
-        queue.push(&records(100, 1514), start, &mut memory);
+        assert_eq!(queue.front().records.len() % 1518, 0);
+        assert_eq!(queue.drop_newest(&mut memory), 30 - queue.front().frames);
+        queue.push(Run::of(&records(100, 1514)), start, &mut memory);
         assert_eq!(memory.used(), BLOCK + 151_800, "what is larger than a block gets one of its size");
         assert_eq!(queue.clear(&mut memory), 121);
         assert_eq!((memory.used(), queue.len()), (0, 0));
@@ -242,7 +253,7 @@ mod tests {
     #[test]
     fn the_limit_is_seen_on_both_sides() {
         let (mut queue, mut memory) = (EgressQueue::default(), Memory::new(2 * BLOCK));
-        queue.push(&records(1, 60), start(), &mut memory);
+        queue.push(Run::of(&records(1, 60)), start(), &mut memory);
         assert_eq!(memory.excess(BLOCK), 0);
         assert_eq!(memory.excess(BLOCK + 1), 1);
     }
@@ -256,20 +267,20 @@ mod tests {
                 now += Duration::from_millis(2);
                 match step {
                     0 | 1 => {
-                        queue.push(&records(count, length), now, &mut memory);
+                        queue.push(Run::of(&records(count, length)), now, &mut memory);
                         waiting.extend(std::iter::repeat_n((length + 4, now), count));
                     }
                     2 => {
-                        let taken = stream::frames(queue.front()).take(count).count();
+                        let taken = queue.front().frames.min(count);
                         let octets: usize = waiting.drain(..taken).map(|(octets, _)| octets).sum();
-                        if octets > 0 { queue.advance(octets, &mut memory) }
+                        queue.advance(Taken { octets, frames: taken }, &mut memory);
                     }
                     _ => {
                         let dropped = queue.drop_newest(&mut memory);
-                        waiting.truncate(waiting.len() - usize::try_from(dropped).unwrap());
+                        waiting.truncate(waiting.len() - dropped);
                     }
                 }
-                prop_assert_eq!(queue.frames(), as_u64(waiting.len()));
+                prop_assert_eq!(queue.frames(), waiting.len());
                 prop_assert_eq!(queue.len(), waiting.iter().map(|(octets, _)| octets).sum::<usize>());
                 prop_assert_eq!(queue.oldest().is_some(), !waiting.is_empty());
                 prop_assert!(queue.oldest() <= waiting.front().map(|&(_, at)| at));

@@ -8,9 +8,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use hub_protocol::stream;
+use hub_protocol::stream::{self, Cut};
 use mio::{Interest, Registry, Token};
-use qhub::batch::FrameBatch;
+use qhub::batch::{FrameBatch, Run, Taken};
 use qhub::bridge::{BridgeConfig, Mode, PortId};
 use qhub::config::PortOptions;
 use qhub::hub::{self, Hub, HubConfig, Readiness, Snapshot};
@@ -84,15 +84,15 @@ impl Link for SimLink {
         Ok(if buffers.to_hub.is_empty() { Received::Drained } else { Received::More })
     }
 
-    fn send(&mut self, records: &[u8]) -> io::Result<usize> {
+    fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
         self.flush()?;
         if self.is_cut() {
-            return Ok(0);
+            return Ok(Taken::default());
         }
-        let written = self.write(records);
-        let (_, end) = stream::boundaries(records, written);
-        self.cut.extend_from_slice(&records[written..end]);
-        Ok(end)
+        let written = self.write(run.records);
+        let Cut { whole, frames, end } = stream::cut(run.records, written);
+        self.cut.extend_from_slice(&run.records[written..end]);
+        Ok(Taken { octets: end, frames: frames + usize::from(end > whole) })
     }
 
     fn flush(&mut self) -> io::Result<()> {
