@@ -10,7 +10,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::start::{refusal, refusal_by};
 use crate::common::daemon::{Bystanders, Daemon};
-use crate::common::hub::{folder, utf8};
+use crate::common::hub::{folder, free_tcp_port, utf8};
 use crate::common::require::require;
 use crate::common::wait::{LIMIT, wait_for};
 use crate::common::wire::{Wire, settle};
@@ -161,6 +161,27 @@ fn a_dialler_tries_until_somebody_answers_and_again_when_it_goes() {
         bystanders.talk();
     }
     assert!(daemon.idles(), "it spins");
+    daemon.stop();
+}
+
+#[test]
+fn a_dialler_refuses_the_hubs_own_doors() {
+    let runtime = folder();
+    let port = free_tcp_port();
+    let path = runtime.path().join("lab");
+    let ports = [
+        format!("unix:{}", utf8(&path)),
+        format!("connect:unix:{}", utf8(&path)),
+        format!("tcp:0.0.0.0:{port}"),
+        format!("connect:tcp:127.0.0.1:{port}"),
+    ];
+    let daemon = Daemon::start(runtime.path(), &ports.each_ref().map(String::as_str));
+    let mut bystanders = Bystanders::join(&daemon);
+    wait_for("both to be refused", LIMIT, || {
+        (daemon.count("this hub itself serves that address") >= 2).then_some(())
+    });
+    bystanders.talk();
+    assert!(daemon.idles(), "frames circulate");
     daemon.stop();
 }
 

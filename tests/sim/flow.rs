@@ -111,6 +111,41 @@ fn a_batch_with_one_uncongested_target_goes_on() {
     assert_eq!(snapshot.ports[stuck].counters.overloaded, Duration::ZERO, "nobody waited");
 }
 
+/// 1 and 2: nobody waits for an overloaded port, and its presence does not cost the others their
+/// frames.
+#[test]
+fn an_overloaded_port_leaves_its_neighbours_lossless() {
+    let mut world = World::new(Mode::Switch);
+    let (from, stuck, well) = (world.host(Reads::AtOnce), world.host(mbit(0.0)), world.host(mbit(1500.0)));
+    world.introduce();
+    let mut stuffing = Sender::new(from, &[stuck]);
+    world.run(200 * MS, |world| stuffing.send(world, 1000));
+    let mut sender = Sender::new(from, &[stuck, well]);
+    world.run(200 * MS, |world| sender.send(world, 1000));
+    world.run(20 * MS, |_| {});
+    let snapshot = world.snapshot();
+    assert!(snapshot.ports[stuck].counters.overloaded > 200 * MS);
+    assert!(snapshot.ports[well].counters.congested > 100 * MS, "it is slower than the sender");
+    assert_eq!(u32::try_from(world.hosts[well].got.len()), Ok(sender.next / 2));
+}
+
+/// 2: a hub that does not come to run does not make a port slow that reads all the time.
+#[test]
+fn a_late_turn_costs_no_frame() {
+    let mut world = World::new(Mode::Switch);
+    let (from, to) = (world.host(Reads::AtOnce), world.host(mbit(1500.0)));
+    world.introduce();
+    let mut sender = Sender::new(from, &[to]);
+    for _ in 0..5 {
+        world.run(20 * MS, |world| sender.send(world, 1000));
+        world.hold_up_the_hub(80 * MS);
+    }
+    world.run(20 * MS, |_| {});
+    let snapshot = world.snapshot();
+    assert_eq!(snapshot.ports[to].counters.overloaded, Duration::ZERO);
+    assert_eq!(u32::try_from(world.hosts[to].got.len()), Ok(sender.next));
+}
+
 /// 2: a hiccup shorter than the budget costs the flow nothing but the pause.
 #[test]
 fn a_hiccup_loses_nothing() {

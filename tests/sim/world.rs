@@ -258,16 +258,17 @@ impl World {
         }
     }
 
-    fn step(&mut self) {
-        for index in 0..self.hosts.len() {
-            let host = &mut self.hosts[index];
-            let writable = host.read(self.now);
-            let readable = std::mem::take(&mut host.fed);
-            if readable || writable {
-                let read_closed = host.buffers.borrow().closed;
-                self.hub.note(host.port, Readiness { readable, writable, read_closed });
-            }
+    /// Lets `time` pass in which the guests read and the hub does not come to run.
+    pub(crate) fn hold_up_the_hub(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            self.read();
         }
+    }
+
+    fn step(&mut self) {
+        self.read();
         let mut moved = 0;
         for _ in 0..1000 {
             let before = self.waiting_for_hub();
@@ -278,6 +279,19 @@ impl World {
             }
         }
         panic!("the hub spins: it is awake and moves nothing");
+    }
+
+    /// The guests read, and the hub is told what that makes possible.
+    fn read(&mut self) {
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            let writable = host.read(self.now);
+            let readable = std::mem::take(&mut host.fed);
+            if readable || writable {
+                let read_closed = host.buffers.borrow().closed;
+                self.hub.note(host.port, Readiness { readable, writable, read_closed });
+            }
+        }
     }
 
     fn waiting_for_hub(&self) -> usize {
