@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn golden_announcement() {
         let header = Header::parse(&HEADER).unwrap();
-        assert_eq!(header.destination, Mac::BROADCAST);
+        assert_eq!(header.destination, Mac([0xff; 6]));
         assert_eq!(header.source, Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
         assert_eq!((header.vid, header.ethertype), (0, ETHERTYPE_RARP));
         assert_eq!(Header::parse(&HEADER[..13]), None);

@@ -13,9 +13,6 @@ pub const PREFIX_LEN: usize = 4;
 /// The longest frame that QEMU sends or takes (its `NET_BUFSIZE`), in octets.
 pub const MAX_FRAME: usize = 69_632;
 
-/// The longest record.
-pub const MAX_RECORD: usize = PREFIX_LEN + MAX_FRAME;
-
 /// The length of a record that no peer can mean: more than [`MAX_FRAME`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadLength(pub u32);
@@ -144,6 +141,8 @@ pub fn count(records: &[u8]) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const MAX_RECORD: usize = PREFIX_LEN + MAX_FRAME;
 
     fn records(frames: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -8,12 +8,11 @@ mod doors;
 mod drain;
 mod names;
 mod ports;
-mod run;
+mod relay;
 mod slab;
 mod snapshot;
 
 use std::io;
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use log::{Level, info, log, warn};
@@ -23,11 +22,10 @@ pub use door::Door;
 pub use snapshot::{PortRow, Snapshot};
 
 use crate::batch::FrameBatch;
-use crate::bridge::{Bridge, BridgeConfig, MAX_PORTS, PortId, PortSet, Verdict};
+use crate::bridge::{Bridge, BridgeConfig, MAX_PORTS, PortId, PortSet};
 use crate::config::PortOptions;
-use crate::discard::DiscardReason;
 use crate::link::{Link, Peer};
-use crate::port::{Counters, Port, YOUNG, as_u64};
+use crate::port::{Counters, YOUNG};
 use doors::Doors;
 use drain::Drain;
 use names::Names;
@@ -38,10 +36,6 @@ const SWEEP: Duration = Duration::from_secs(30);
 
 /// Least time between two warnings about one port, about one door, or about addresses.
 const QUIET: Duration = Duration::from_secs(10);
-
-/// Sends that the frames of one port may cause in one turn: runs times their egress ports. What is
-/// left of the batch waits for the next turn, behind the other ports.
-const DELIVERIES: usize = 1024;
 
 /// Events taken from the poll at once.
 const EVENTS: usize = 256;
@@ -177,8 +171,8 @@ impl Hub {
         Ok(id)
     }
 
-    /// Waits until the poll tells of something, at the most until [`Self::wake`], and takes note of
-    /// it; returns the tokens from outside that were among it.
+    /// Waits until the poll tells of something, for `timeout` at the most, and takes note of it;
+    /// returns the tokens from outside that were among it.
     ///
     /// # Errors
     ///
@@ -267,72 +261,6 @@ impl Hub {
         while let Some(id) = self.kept.pop() {
             self.ports.ready.push_front(id);
         }
-    }
-
-    /// Forwards the batch, which came from `ingress`, as far as one turn may go.
-    fn relay(&mut self, ingress: PortId, now: Instant) {
-        let Self { bridge, ports, batch, copies, .. } = self;
-        let Some(max_frame) = ports.slab.get(ingress).map(Port::max_frame) else { return };
-        let records = batch.records();
-        if records.is_empty() {
-            return;
-        }
-        let (mut awaited, mut deliveries) = (PortSet::default(), 0);
-        let decide = |frame: &[u8]| {
-            if frame.len() > max_frame {
-                return Verdict::Discard(DiscardReason::TooBig);
-            }
-            bridge.relay(ingress, frame, now)
-        };
-        let relayed = run::for_each_run(records, decide, |verdict, run| {
-            let egress = match verdict {
-                Verdict::Forward(port) => {
-                    awaited.insert(port);
-                    PortSet::from_iter([port])
-                }
-                Verdict::Flood(flood) => {
-                    flood.awaited.into_iter().for_each(|port| awaited.insert(port));
-                    flood.ports
-                }
-                Verdict::Discard(_) => PortSet::default(),
-            };
-            if let Some(port) = ports.slab.get_mut(ingress) {
-                port.count_received(&run);
-                if let Verdict::Discard(reason) = verdict {
-                    port.count_dropped(reason, run.frames);
-                    *copies += as_u64(run.frames);
-                }
-            }
-            for port in egress.iter() {
-                *copies += as_u64(run.frames);
-                deliveries += 1;
-                ports.deliver(port, run, now);
-            }
-            if deliveries < DELIVERIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        if let Some(port) = ports.slab.get_mut(ingress) {
-            port.awaited = awaited;
-        }
-        ports.hold(ingress, &records[relayed..], now);
-        self.warn_of_conflict(now);
-    }
-
-    /// Once for each station, and not more often than people read.
-    fn warn_of_conflict(&mut self, now: Instant) {
-        if self.conflict_warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
-            return;
-        }
-        let Some(conflict) = self.bridge.take_conflict() else { return };
-        self.conflict_warned = Some(now);
-        let shown = |id| {
-            let port = self.ports.slab.get(id);
-            port.map_or_else(String::new, |port| format!("{} ({})", port.name, port.peer))
-        };
-        let ports = [conflict.ports.0, conflict.ports.1].map(shown).join(", ");
-        warn!(
-            mac:% = conflict.mac, vid = conflict.vid, ports = ports.as_str();
-            "two ports use one MAC address; give each VM its own with -device ...,mac= ('qhub mac' makes them)"
-        );
     }
 
     fn sweep(&mut self, now: Instant) {

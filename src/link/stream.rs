@@ -286,6 +286,13 @@ mod tests {
     }
 
     #[test]
+    fn only_a_peer_that_we_dialled_blocks() {
+        let [one, other] = <[UnixStream; 2]>::from(UnixStream::pair().unwrap()).map(StreamSocket::Unix);
+        assert!(!StreamLink::accepted(one).unwrap().peer_blocks());
+        assert!(StreamLink::dialled(other).unwrap().peer_blocks());
+    }
+
+    #[test]
     fn frames_before_a_bad_length_are_received() {
         let (mut link, mut theirs) = pair();
         let mut bytes = records(1, 20);

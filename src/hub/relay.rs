@@ -1,21 +1,100 @@
-//! Splitting a batch into runs: the longest stretches of frames that leave together.
+//! Relaying a batch: it is split into runs, the longest stretches of frames that leave together, and
+//! each run is sent where the bridge says.
 //!
 //! Bulk traffic repeats its lengths and addresses, so a frame that begins like the one before it
 //! shares its fate for the price of a comparison; the bridge is asked only when they change.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use hub_protocol::stream::{self, PREFIX_LEN};
+use log::warn;
 
+use super::{Hub, QUIET};
 use crate::batch::{Run, Taken};
+use crate::bridge::{PortId, PortSet, Verdict};
+use crate::discard::DiscardReason;
+use crate::port::{Port, as_u64};
 
 /// Length, addresses, type and the tag behind it: with these equal, the bridge can't tell two
 /// frames apart.
 const ALIKE: usize = PREFIX_LEN + 16;
 
+/// Sends that the frames of one port may cause in one turn: runs times their egress ports. What is
+/// left of the batch waits for the next turn, behind the other ports.
+const DELIVERIES: usize = 1024;
+
+impl Hub {
+    /// Forwards the batch, which came from `ingress`, as far as one turn may go.
+    pub(super) fn relay(&mut self, ingress: PortId, now: Instant) {
+        let Self { bridge, ports, batch, copies, .. } = self;
+        let Some(max_frame) = ports.slab.get(ingress).map(Port::max_frame) else { return };
+        let records = batch.records();
+        if records.is_empty() {
+            return;
+        }
+        let (mut awaited, mut deliveries) = (PortSet::default(), 0);
+        let decide = |frame: &[u8]| {
+            if frame.len() > max_frame {
+                return Verdict::Discard(DiscardReason::TooBig);
+            }
+            bridge.relay(ingress, frame, now)
+        };
+        let relayed = for_each_run(records, decide, |verdict, run| {
+            let egress = match verdict {
+                Verdict::Forward(port) => {
+                    awaited.insert(port);
+                    PortSet::from_iter([port])
+                }
+                Verdict::Flood(flood) => {
+                    flood.awaited.into_iter().for_each(|port| awaited.insert(port));
+                    flood.ports
+                }
+                Verdict::Discard(_) => PortSet::default(),
+            };
+            if let Some(port) = ports.slab.get_mut(ingress) {
+                port.count_received(&run);
+                if let Verdict::Discard(reason) = verdict {
+                    port.count_dropped(reason, run.frames);
+                    *copies += as_u64(run.frames);
+                }
+            }
+            for port in egress.iter() {
+                *copies += as_u64(run.frames);
+                deliveries += 1;
+                ports.deliver(port, run, now);
+            }
+            if deliveries < DELIVERIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if let Some(port) = ports.slab.get_mut(ingress) {
+            port.awaited = awaited;
+        }
+        ports.hold(ingress, &records[relayed..], now);
+        self.warn_of_conflict(now);
+    }
+
+    /// Once for each station, and not more often than people read.
+    fn warn_of_conflict(&mut self, now: Instant) {
+        if self.conflict_warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
+            return;
+        }
+        let Some(conflict) = self.bridge.take_conflict() else { return };
+        self.conflict_warned = Some(now);
+        let shown = |id| {
+            let port = self.ports.slab.get(id);
+            port.map_or_else(String::new, |port| format!("{} ({})", port.name, port.peer))
+        };
+        let ports = [conflict.ports.0, conflict.ports.1].map(shown).join(", ");
+        warn!(
+            mac:% = conflict.mac, vid = conflict.vid, ports = ports.as_str();
+            "two ports use one MAC address; give each VM its own with -device ...,mac= ('qhub mac' makes them)"
+        );
+    }
+}
+
 /// Calls `each` with one run of `records` after the other, and the verdict that all of its frames
 /// got from `decide`, until it breaks. Returns the octets of the runs that it was called with.
-pub(super) fn for_each_run<'r, V: PartialEq>(
+fn for_each_run<'r, V: PartialEq>(
     records: &'r [u8],
     mut decide: impl FnMut(&[u8]) -> V,
     mut each: impl FnMut(V, Run<'r>) -> ControlFlow<()>,
