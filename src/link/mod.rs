@@ -7,7 +7,7 @@ mod dialer;
 mod listener;
 mod socket_file;
 mod stream;
-pub mod sys;
+pub(crate) mod sys;
 
 use std::fmt;
 use std::io;

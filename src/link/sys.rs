@@ -12,12 +12,13 @@ static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
 /// Takes over the inherited descriptor `number`, and keeps it from our own children.
 ///
-/// To be called before the program opens anything itself: a number tells nothing of its origin.
+/// To be called before the program opens anything itself, which `daemon::run` does: a number tells
+/// nothing of its origin.
 ///
 /// # Errors
 ///
 /// `EBADF` when nothing is open under that number, `AlreadyExists` when it was taken before.
-pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     let taken_before = || io::Error::new(io::ErrorKind::AlreadyExists, "it is used by another port already");
     let mut taken = TAKEN.lock().map_err(|_| taken_before())?;
     if number < 0 {

@@ -186,7 +186,7 @@ impl EgressQueue {
     }
 }
 
-/// Lossless on every machine that has 64-bit counters.
+/// A length as a counter has it; no address space is larger.
 pub fn as_u64(octets: usize) -> u64 {
     octets as u64
 }
