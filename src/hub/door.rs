@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use log::{debug, warn};
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
 use socket2::{Domain, Socket, Type};
 
 use super::QUIET;
@@ -14,7 +13,7 @@ use crate::bridge::PortId;
 use crate::config::{PortKind, PortOptions, PortSpec};
 use crate::link::{Dialer, Listener, Peer, StreamSocket, sys};
 
-/// How soon a listener tries again when the system has no descriptors or memory.
+/// How soon a listener tries again that could not accept.
 const STARVED: Duration = Duration::from_millis(100);
 
 /// A way into the hub, as one port specification describes it.
@@ -34,7 +33,7 @@ pub(super) enum Kind {
         listener: Listener,
         /// Is there anything to accept, as far as the poll told?
         ready: bool,
-        /// The system had no descriptors left; when to try again.
+        /// It could not accept; when to try again.
         starved: Option<Instant>,
     },
     /// One connection is kept up.
@@ -68,8 +67,8 @@ impl Door {
         }
     }
 
-    /// A listener's next connection; `None` when there is none now, an error when the system is
-    /// out of something and the listener rests.
+    /// A listener's next connection; `None` when there is none now, an error when the listener has
+    /// to rest, most often because the system is out of something.
     pub(super) fn accept(&mut self, now: Instant) -> Option<io::Result<(StreamSocket, Peer)>> {
         let Kind::Listener { listener, ready, starved } = &mut self.kind else { return None };
         if !*ready || starved.is_some_and(|until| now < until) {
@@ -88,11 +87,12 @@ impl Door {
                 *ready = false;
                 return None;
             }
-            if error.raw_os_error().is_some_and(|code| [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(&code)) {
+            // A connection that ended before it was accepted is no reason to stop; anything else may
+            // last.
+            if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
                 *starved = Some(now + STARVED);
                 return Some(Err(error));
             }
-            // This connection ended before it was accepted; there may be others.
         }
     }
 
@@ -182,7 +182,7 @@ fn inherit(fd: i32) -> Result<Kind> {
         } else {
             Listener::Tcp(TcpListener::from_std(socket.into()))
         };
-        return Ok(Kind::Listener { listener, ready: true, starved: None });
+        return Ok(Kind::listener(listener));
     }
     socket.peer_addr().context("it is not connected")?;
     let socket = if is_unix {

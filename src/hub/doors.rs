@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use log::info;
 use mio::Token;
+use nix::libc::EMFILE;
 
 use super::Hub;
 use super::door::{Door, Kind};
@@ -133,7 +134,10 @@ impl Hub {
             let (socket, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    door.warn(&format!("can't accept: {error}; raise 'ulimit -n' or close some ports"), now);
+                    let is_short = error.raw_os_error() == Some(EMFILE);
+                    let advice =
+                        if is_short { "; raise 'ulimit -n' or close some ports" } else { "; trying again" };
+                    door.warn(&format!("can't accept: {error}{advice}"), now);
                     return;
                 }
             };
@@ -141,16 +145,11 @@ impl Hub {
                 door.warn(&format!("refused {peer}: another user; any-user=on admits everybody"), now);
                 continue;
             }
-            if self.ports.slab.vacancy().is_none() {
-                let limit = self.ports.slab.limit();
-                door.warn(&format!("refused {peer}: all {limit} ports are in use; raise --max-ports"), now);
-                continue;
-            }
             let (stem, options) = (door.stem(), door.options.clone());
             let attached = StreamLink::accepted(socket)
                 .and_then(|link| self.attach(&stem, Box::new(link), peer.clone(), options, now));
             if let Err(error) = attached {
-                self.doors.doors[index].warn(&format!("lost {peer}: {error}"), now);
+                self.doors.doors[index].warn(&format!("refused {peer}: {error}"), now);
             }
         }
     }

@@ -72,6 +72,23 @@ fn listening_sockets_are_served() {
 }
 
 #[test]
+fn a_listening_socket_that_its_owner_shuts_down_stops_nobody() {
+    let runtime = folder();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let passed = listener.try_clone().expect("a copy");
+    let daemon =
+        Daemon::launch(runtime.path(), r#"exec "$@""#, &["--no-tcp", "fd:0"], OwnedFd::from(passed).into())
+            .served();
+    let mut bystanders = Bystanders::join(&daemon);
+    socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both).expect("it is ours");
+    let line = daemon.line("can't accept");
+    assert!(line.contains("Invalid argument") && !line.contains("ulimit"), "{line}");
+    bystanders.talk();
+    assert!(daemon.idles(), "it spins");
+    daemon.stop();
+}
+
+#[test]
 fn a_socket_under_another_number_is_found_and_taken_once() {
     let runtime = folder();
     let (ours, theirs) = socket_pair();

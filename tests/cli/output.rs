@@ -1,8 +1,5 @@
 //! A stdout or stderr that is full, closed or not read must not keep frames from flowing.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,20 +7,9 @@ use std::process::{Command, Stdio};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::common::daemon::{Bystanders, Daemon};
+use crate::common::daemon::{Bystanders, Daemon, full_pipe};
 use crate::common::hub::{folder, utf8};
 use crate::common::wait::{LIMIT, wait_for};
-
-/// A pipe that is full and that nobody reads.
-fn full_pipe(path: &Path) -> File {
-    mkfifo(path, Mode::S_IRWXU).expect("a pipe in a new folder");
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
-    let mut pipe = options.open(path).expect("open the pipe");
-    while pipe.write(&[b'.'; 4096]).is_ok() {}
-    while pipe.write(b".").is_ok() {}
-    pipe
-}
 
 /// Starts a hub with its output redirected, and sees it serve and end well.
 fn serves(runtime: &Path, redirect: &str) -> Daemon {

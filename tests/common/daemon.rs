@@ -2,14 +2,17 @@
 //! through `/proc` and through the table that SIGUSR1 prints.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{ErrorKind, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::process::Process;
@@ -337,4 +340,15 @@ pub(crate) fn read_to_end(mut socket: &Socket) -> Vec<u8> {
         Err(error) => panic!("the hub did not close the connection: {error}"),
     }
     bytes
+}
+
+/// A pipe that is full and that nobody reads.
+pub(crate) fn full_pipe(path: &Path) -> File {
+    mkfifo(path, Mode::S_IRWXU).expect("a pipe in a new folder");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
+    let mut pipe = options.open(path).expect("open the pipe");
+    while pipe.write(&[b'.'; 4096]).is_ok() {}
+    while pipe.write(b".").is_ok() {}
+    pipe
 }

@@ -1,32 +1,17 @@
 //! What would cost the hub its time or its voice.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 use socket2::Socket;
 
-use crate::common::daemon::{Bystanders, Daemon, connect_raw, record};
+use crate::common::daemon::{Bystanders, Daemon, connect_raw, full_pipe, record};
 use crate::common::hub::{folder, utf8};
 use crate::common::wait::{Deadline, LIMIT, pause, wait_for};
 use crate::common::wire::{BROADCAST, Station, Wire, frame, mac, settle};
-
-/// A pipe that is full and that nobody reads.
-fn full_pipe(path: &Path) -> File {
-    mkfifo(path, Mode::S_IRWXU).expect("a pipe in a new folder");
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
-    let mut pipe = options.open(path).expect("open the pipe");
-    while pipe.write(&[b'.'; 4096]).is_ok() {}
-    while pipe.write(b".").is_ok() {}
-    pipe
-}
 
 #[test]
 fn frames_flow_while_nobody_reads_stderr() {
