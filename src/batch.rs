@@ -3,7 +3,9 @@
 //! So a run of frames that leave by one stream port is one slice and one write: nothing is framed
 //! again, copied or allocated per frame.
 
-use hub_protocol::stream::{self, BadLength, PREFIX_LEN, Scan};
+use hub_protocol::stream::{self, BadLength, MAX_FRAME, PREFIX_LEN, Scan};
+
+use crate::discard::{DiscardReason, Drops};
 
 /// Octets that one receive takes at the most.
 pub const ARENA: usize = 256 * 1024;
@@ -25,7 +27,18 @@ impl<'a> Run<'a> {
 
     /// Octets of the frames themselves.
     pub fn payload(&self) -> usize {
-        self.records.len() - self.frames * PREFIX_LEN
+        self.extent().payload()
+    }
+
+    /// All of it.
+    pub fn extent(&self) -> Taken {
+        Taken { octets: self.records.len(), frames: self.frames }
+    }
+
+    /// The first frame.
+    pub fn first(&self) -> Taken {
+        let octets = stream::record_len(self.records).unwrap_or_default();
+        Taken { octets, frames: usize::from(octets > 0) }
     }
 
     /// What was taken, and what was left.
@@ -45,17 +58,26 @@ pub struct Taken {
     pub frames: usize,
 }
 
+impl Taken {
+    /// Octets of the frames themselves.
+    pub fn payload(&self) -> usize {
+        self.octets - self.frames * PREFIX_LEN
+    }
+}
+
 /// Whole frames, received at once from one port.
 #[derive(Debug)]
 pub struct FrameBatch {
     arena: Box<[u8]>,
     /// Octets of whole records.
     whole: usize,
+    /// Frames that came with these and were lost before they got here.
+    lost: Drops,
 }
 
 impl Default for FrameBatch {
     fn default() -> Self {
-        Self { arena: vec![0; ARENA].into_boxed_slice(), whole: 0 }
+        Self { arena: vec![0; ARENA].into_boxed_slice(), whole: 0, lost: Drops::default() }
     }
 }
 
@@ -63,6 +85,7 @@ impl FrameBatch {
     /// Forgets the frames.
     pub fn clear(&mut self) {
         self.whole = 0;
+        self.lost = Drops::default();
     }
 
     /// Holds `records`, which are whole and not more than an arena.
@@ -103,6 +126,32 @@ impl FrameBatch {
             *tail = Vec::new();
         }
         Ok(Filled { taken, offered, fault })
+    }
+
+    /// Room for one more frame of any length and an octet, to tell one that is too long; `None` when
+    /// there is not so much left. What is put there counts with [`Self::push`].
+    pub fn room(&mut self) -> Option<&mut [u8]> {
+        let start = self.whole + PREFIX_LEN;
+        self.arena.get_mut(start..=start + MAX_FRAME)
+    }
+
+    /// Makes a record of the first octets of [`Self::room`].
+    pub fn push(&mut self, octets: usize) {
+        let (prefix, frame) = self.arena[self.whole..].split_at_mut(PREFIX_LEN);
+        if let Some(length) = stream::prefix(&frame[..octets]) {
+            prefix.copy_from_slice(&length);
+            self.whole += PREFIX_LEN + octets;
+        }
+    }
+
+    /// Counts a frame that was lost.
+    pub fn lose(&mut self, reason: DiscardReason, frames: u64) {
+        self.lost.add(reason, frames);
+    }
+
+    /// The frames that were lost.
+    pub fn lost(&self) -> &Drops {
+        &self.lost
     }
 
     /// The frames, as records of a stream.

@@ -75,7 +75,13 @@ fn serve(args: &RunArgs, inherited: Vec<Door>, named: &[&PortSpec], macs: &Macs,
 fn unix_names(specs: &[&PortSpec]) -> impl Iterator<Item = UnixName> {
     specs.iter().filter_map(|spec| match &spec.kind {
         PortKind::Unix { name, .. } => Some(name.clone()),
-        PortKind::Tcp(_) | PortKind::Connect(_) | PortKind::Fd(_) => None,
+        PortKind::Tcp(_)
+        | PortKind::Connect(_)
+        | PortKind::Fd(_)
+        | PortKind::Udp { .. }
+        | PortKind::Dgram { .. }
+        | PortKind::L2tpv3 { .. }
+        | PortKind::Mcast(_) => None,
     })
 }
 

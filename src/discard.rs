@@ -23,11 +23,29 @@ pub enum DiscardReason {
     MemoryFull,
     /// Its egress port closed before it was sent.
     Closed,
+    /// The peer of its egress port was not there.
+    Down,
+    /// The system refused to send it.
+    Refused,
+    /// The system had no room for it before it could be received.
+    Overrun,
+    /// It came from an address whose datagrams are not wanted.
+    Stranger,
+    /// It came from a new address, for which there was no place.
+    NoPlace,
+    /// It was no data message of L2TPv3.
+    BadHeader,
+    /// It belonged to another session of L2TPv3.
+    WrongSession,
+    /// It had the wrong cookie of L2TPv3.
+    WrongCookie,
+    /// It came in on a port that closes a loop.
+    Loop,
 }
 
 impl DiscardReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 18] = [
         Self::Empty,
         Self::Runt,
         Self::TooBig,
@@ -37,6 +55,15 @@ impl DiscardReason {
         Self::QueueFull,
         Self::MemoryFull,
         Self::Closed,
+        Self::Down,
+        Self::Refused,
+        Self::Overrun,
+        Self::Stranger,
+        Self::NoPlace,
+        Self::BadHeader,
+        Self::WrongSession,
+        Self::WrongCookie,
+        Self::Loop,
     ];
 
     /// The name that counters and tables show.
@@ -51,6 +78,15 @@ impl DiscardReason {
             Self::QueueFull => "queue_full",
             Self::MemoryFull => "memory_full",
             Self::Closed => "closed",
+            Self::Down => "down",
+            Self::Refused => "refused",
+            Self::Overrun => "overrun",
+            Self::Stranger => "stranger",
+            Self::NoPlace => "no_place",
+            Self::BadHeader => "bad_header",
+            Self::WrongSession => "wrong_session",
+            Self::WrongCookie => "wrong_cookie",
+            Self::Loop => "loop",
         }
     }
 }
@@ -68,6 +104,13 @@ impl Drops {
     /// Frames dropped for `reason`.
     pub fn count(&self, reason: DiscardReason) -> u64 {
         self.0[reason as usize]
+    }
+
+    /// Adds other frames.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
     }
 
     /// Frames dropped for any reason.
@@ -106,6 +149,6 @@ mod tests {
             assert_eq!(drops.count(reason), weight);
             assert!(drops.to_string().contains(&format!("{}={weight}", reason.name())));
         }
-        assert_eq!(drops.total(), 45);
+        assert_eq!(drops.total(), 171);
     }
 }

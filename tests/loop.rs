@@ -20,7 +20,7 @@ use qhub::bridge::{BridgeConfig, Mode};
 use qhub::config::{HIGH_MARK, PortOptions};
 use qhub::discard::DiscardReason;
 use qhub::hub::{self, Hub, HubConfig, Snapshot};
-use qhub::link::{Link, Peer, Received, StreamLink, StreamSocket};
+use qhub::link::{Link, Peer, Received, SendError, StreamLink, StreamSocket};
 use qhub::port::Counters;
 use socket2::Socket;
 
@@ -321,7 +321,7 @@ impl Link for Counted {
         self.link.receive(batch)
     }
 
-    fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
+    fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
         self.link.send(run)
     }
 
@@ -333,8 +333,12 @@ impl Link for Counted {
         self.link.is_cut()
     }
 
-    fn peer_blocks(&self) -> bool {
-        self.link.peer_blocks()
+    fn max_frame(&self) -> usize {
+        self.link.max_frame()
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.link.patience()
     }
 
     fn stop_receiving(&mut self) -> bool {

@@ -5,9 +5,11 @@
 //! * [`mac`]: 48-bit addresses.
 //! * [`ethernet`]: the header of a frame (IEEE 802.3, 802.1Q tags).
 //! * [`stream`]: QEMU's framing of Ethernet on a byte stream.
+//! * [`l2tpv3`]: the header that L2TPv3 puts in front of a frame in a UDP datagram.
 
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
+pub mod l2tpv3;
 pub mod mac;
 pub mod stream;

@@ -1,6 +1,7 @@
 //! A door: a way into the hub, as one port specification describes it.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -8,10 +9,13 @@ use log::{debug, warn};
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use socket2::{Domain, Socket, Type};
 
-use super::QUIET;
+use super::datagrams::Server;
 use crate::bridge::PortId;
-use crate::config::{PortKind, PortOptions, PortSpec};
-use crate::link::{Dialer, Listener, Peer, StreamSocket, sys};
+use crate::config::{PeerLimits, Peers, PortKind, PortOptions, PortSpec};
+use crate::link::{
+    DatagramLink, DatagramServer, Dialer, Link, Listener, MulticastLink, Peer, StreamLink, StreamSocket, sys,
+};
+use crate::port::QUIET;
 
 /// How soon a listener tries again that could not accept.
 const STARVED: Duration = Duration::from_millis(100);
@@ -19,9 +23,15 @@ const STARVED: Duration = Duration::from_millis(100);
 /// A way into the hub, as one port specification describes it.
 #[derive(Debug)]
 pub struct Door {
+    pub(super) face: DoorFace,
+    pub(super) kind: Kind,
+}
+
+/// What people see of a door, and its ports take after.
+#[derive(Debug)]
+pub(super) struct DoorFace {
     pub(super) shown: String,
     pub(super) options: PortOptions,
-    pub(super) kind: Kind,
     pub(super) warned: Option<Instant>,
 }
 
@@ -38,8 +48,10 @@ pub(super) enum Kind {
     },
     /// One connection is kept up.
     Dialer { dialer: Dialer, name: Option<String>, port: Option<PortId> },
-    /// A connection that was inherited, until it is made a port.
-    Connection(Option<StreamSocket>),
+    /// Each source becomes a port.
+    Server(Box<Server>),
+    /// A link that is there from the start, until it is made a port.
+    Ready(Option<(Box<dyn Link>, Peer)>),
 }
 
 impl Door {
@@ -51,10 +63,14 @@ impl Door {
     pub fn open(spec: &PortSpec, now: Instant) -> Result<Self> {
         let shown = spec.kind.to_string();
         let kind = Kind::open(&spec.kind, now).with_context(|| format!("port {shown}"))?;
-        let mut door = Self { shown, options: spec.options.clone(), kind, warned: None };
+        let face = DoorFace { shown, options: spec.options.clone(), warned: None };
+        let mut door = Self { face, kind };
+        if let (PortKind::Fd(fd), Kind::Ready(_)) = (&spec.kind, &door.kind) {
+            door.face.options.name.get_or_insert(format!("fd{fd}"));
+        }
         if let (PortKind::Tcp(_), Some(address)) = (&spec.kind, door.tcp_address()) {
             // The system may have chosen the port.
-            door.shown = format!("tcp:{address}");
+            door.face.shown = format!("tcp:{address}");
         }
         Ok(door)
     }
@@ -63,7 +79,7 @@ impl Door {
     pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
         match &self.kind {
             Kind::Listener { listener, .. } => listener.tcp_address(),
-            Kind::Dialer { .. } | Kind::Connection(_) => None,
+            Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => None,
         }
     }
 
@@ -100,22 +116,17 @@ impl Door {
     pub(super) fn admits(&self, peer: &Peer) -> bool {
         match &self.kind {
             Kind::Listener { listener, .. } => listener.admits(peer),
-            Kind::Dialer { .. } | Kind::Connection(_) => true,
+            Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => true,
         }
-    }
-
-    /// What its ports are named after.
-    pub(super) fn stem(&self) -> String {
-        let kind = self.shown.strip_prefix("connect:").unwrap_or(&self.shown);
-        let kind = kind.split(':').next().unwrap_or(kind);
-        self.options.name.clone().unwrap_or_else(|| kind.to_owned())
     }
 
     /// The name of the port that a dialler keeps.
     pub(super) fn port_name(&self) -> &str {
         match &self.kind {
             Kind::Dialer { name: Some(name), .. } => name,
-            Kind::Dialer { .. } | Kind::Listener { .. } | Kind::Connection(_) => &self.shown,
+            Kind::Dialer { .. } | Kind::Listener { .. } | Kind::Server(_) | Kind::Ready(_) => {
+                &self.face.shown
+            }
         }
     }
 
@@ -124,8 +135,18 @@ impl Door {
         match &self.kind {
             Kind::Listener { ready, starved, .. } => ready.then(|| starved.unwrap_or(now)),
             Kind::Dialer { dialer, .. } => dialer.deadline(),
-            Kind::Connection(_) => None,
+            Kind::Server(server) => server.ready.then_some(now),
+            Kind::Ready(_) => None,
         }
+    }
+}
+
+impl DoorFace {
+    /// What its ports are named after.
+    pub(super) fn stem(&self) -> String {
+        let kind = self.shown.strip_prefix("connect:").unwrap_or(&self.shown);
+        let kind = kind.split(':').next().unwrap_or(kind);
+        self.options.name.clone().unwrap_or_else(|| kind.to_owned())
     }
 
     /// Warns, but not again and again.
@@ -151,6 +172,22 @@ impl Kind {
                 Ok(Self::Dialer { dialer: Dialer::new(remote, now)?, name: None, port: None })
             }
             PortKind::Fd(fd) => inherit(*fd),
+            PortKind::Udp { local, peers } => {
+                let socket = DatagramServer::udp(local, peers.only())?;
+                Ok(Self::Server(Box::new(Server::new(socket, peers.limits()))))
+            }
+            PortKind::Dgram { path, mode, peers } => {
+                let socket = DatagramServer::unix(path, *mode, peers.only().map(PathBuf::as_path))?;
+                Ok(Self::Server(Box::new(Server::new(socket, peers.limits()))))
+            }
+            PortKind::L2tpv3 { local, remote, framing } => {
+                let socket = DatagramServer::l2tpv3(local, remote, *framing)?;
+                Ok(Self::Server(Box::new(Server::new(socket, Peers::One(remote).limits()))))
+            }
+            PortKind::Mcast(group) => {
+                let link = MulticastLink::join(group)?;
+                Ok(Self::Ready(Some((Box::new(link), Peer::Address(group.address)))))
+            }
         }
     }
 
@@ -164,18 +201,20 @@ fn inherit(fd: i32) -> Result<Kind> {
     let fd = sys::take_inherited(fd).context("it is to be a socket that the parent process left open")?;
     let socket = Socket::from(fd);
     let kind = socket.r#type().context("it is no socket")?;
-    if kind != Type::STREAM {
-        bail!(
-            "it is a {} socket; pass a stream socket",
-            if kind == Type::DGRAM { "datagram" } else { "packet" }
-        );
-    }
     socket.set_nonblocking(true)?;
     let is_unix = match socket.domain()? {
         Domain::UNIX => true,
         Domain::IPV4 | Domain::IPV6 => false,
-        _ => bail!("it is neither a unix nor a TCP socket"),
+        _ => bail!("it is neither a unix nor an Internet socket"),
     };
+    match kind {
+        Type::STREAM => inherit_stream(socket, is_unix),
+        Type::DGRAM => inherit_datagram(socket, is_unix),
+        _ => bail!("it is a socket of packets; pass one of a stream or of datagrams"),
+    }
+}
+
+fn inherit_stream(socket: Socket, is_unix: bool) -> Result<Kind> {
     if socket.is_listener()? {
         let listener = if is_unix {
             Listener::Unix { socket: UnixListener::from_std(socket.into()), file: None, any_user: true }
@@ -190,5 +229,16 @@ fn inherit(fd: i32) -> Result<Kind> {
     } else {
         StreamSocket::Tcp(TcpStream::from_std(socket.into()))
     };
-    Ok(Kind::Connection(Some(socket)))
+    let peer = socket.peer();
+    Ok(Kind::Ready(Some((Box::new(StreamLink::accepted(socket)?), peer))))
+}
+
+fn inherit_datagram(socket: Socket, is_unix: bool) -> Result<Kind> {
+    let Ok(peer) = socket.peer_addr() else {
+        let server = DatagramServer::inherited(socket)?;
+        return Ok(Kind::Server(Box::new(Server::new(server, PeerLimits::default()))));
+    };
+    let peer = peer.as_socket().map_or(Peer::Unknown, Peer::Address);
+    let link = if is_unix { DatagramLink::pair(socket)? } else { DatagramLink::connected(socket)? };
+    Ok(Kind::Ready(Some((Box::new(link), peer))))
 }

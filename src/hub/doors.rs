@@ -1,18 +1,20 @@
-//! The doors of a hub, served: a listener makes a port of each connection, a dialler keeps one up,
-//! an inherited connection is one.
+//! The doors of a hub, served: a listener makes a port of each connection, a datagram server one of
+//! each source, a dialler keeps one up, and a link that was ready is one.
 
 use std::io;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use log::info;
 use mio::Token;
 use nix::libc::EMFILE;
 
 use super::Hub;
-use super::door::{Door, Kind};
+use super::datagrams::Server;
+use super::door::{Door, DoorFace, Kind};
 use super::ports::earlier;
 use crate::bridge::{MAX_PORTS, PortId};
+use crate::discard::Drops;
 use crate::link::{Peer, StreamLink, StreamSocket};
 
 /// Connections accepted from one listener in one turn.
@@ -22,6 +24,8 @@ const ACCEPTS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     doors: Vec<Door>,
+    /// What was lost at those that are closed.
+    closed: Vec<(String, Drops)>,
 }
 
 impl Doors {
@@ -30,7 +34,8 @@ impl Doors {
         match self.doors.get_mut(index).map(|door| &mut door.kind) {
             Some(Kind::Listener { ready, .. }) => *ready = true,
             Some(Kind::Dialer { dialer, .. }) => dialer.note(),
-            Some(Kind::Connection(_)) | None => {}
+            Some(Kind::Server(server)) => server.ready = true,
+            Some(Kind::Ready(_)) | None => {}
         }
     }
 
@@ -49,12 +54,54 @@ impl Doors {
                     served.ip() == peer.ip() || served.ip().is_unspecified() && socket.is_local()
                 })
             }
-            Peer::Unknown => false,
+            Peer::Socket(_) | Peer::Unknown => false,
         }
+    }
+
+    /// The door `index`, if it is a datagram server.
+    pub(super) fn server(&mut self, index: usize) -> Option<(&mut DoorFace, &mut Server)> {
+        match self.doors.get_mut(index)? {
+            Door { face, kind: Kind::Server(server) } => Some((face, server)),
+            Door { .. } => None,
+        }
+    }
+
+    /// What was lost of nobody's, by door.
+    pub(super) fn drops(&self) -> Vec<(String, Drops)> {
+        let open = self.doors.iter().filter_map(|door| match &door.kind {
+            Kind::Server(server) => Some((door.face.shown.clone(), server.drops)),
+            Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => None,
+        });
+        open.chain(self.closed.iter().cloned()).collect()
+    }
+
+    /// Port `id` is gone. True when its door keeps its name for it: a dialler's will come back.
+    pub(super) fn forget(&mut self, id: PortId, now: Instant) -> bool {
+        for door in &mut self.doors {
+            match &mut door.kind {
+                Kind::Dialer { dialer, port, .. } if *port == Some(id) => {
+                    *port = None;
+                    dialer.rest(now);
+                    return true;
+                }
+                Kind::Server(server) => server.forget(id),
+                Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => {}
+            }
+        }
+        false
+    }
+
+    /// Would `server` and another one send frames to each other for ever?
+    fn make_loop(&self, server: &Server) -> bool {
+        self.doors.iter().any(|door| match &door.kind {
+            Kind::Server(other) => server.leads_to(other) || other.leads_to(server),
+            Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => false,
+        })
     }
 
     /// Closes them all: nothing comes in any more, and our socket files are removed.
     pub(super) fn close(&mut self) {
+        self.closed = self.drops();
         self.doors.clear();
     }
 }
@@ -66,40 +113,55 @@ impl Hub {
     ///
     /// When it can't be polled, or its connection finds no room.
     pub fn add(&mut self, mut door: Door, now: Instant) -> Result<()> {
-        let token = door_token(self.doors.doors.len());
-        let stem = door.stem();
+        let index = self.doors.doors.len();
+        let stem = door.face.stem();
+        let own_name = door.face.options.name.clone();
+        let mut name = || match &own_name {
+            Some(name) => self.names.take(name),
+            None => self.names.number(&stem),
+        };
+        let mut only_peer = None;
         match &mut door.kind {
             Kind::Listener { listener, .. } => {
-                listener.register(self.poll.registry(), token)?;
-                info!(door = door.shown.as_str(); "listening");
+                listener.register(self.poll.registry(), door_token(index))?;
+                info!(door = door.face.shown.as_str(); "listening");
             }
-            Kind::Dialer { name, .. } => {
-                *name = Some(match &door.options.name {
-                    Some(name) => self.names.take(name),
-                    None => self.names.number(&stem),
-                });
+            Kind::Dialer { name: kept, .. } => *kept = Some(name()),
+            Kind::Server(server) => {
+                if self.doors.make_loop(server) {
+                    bail!(
+                        "port {}: its remote= is another port of this hub, which makes a loop; leave out one of the two",
+                        door.face.shown
+                    );
+                }
+                server.socket.register(self.poll.registry(), door_token(index))?;
+                only_peer = server.socket.only().map(|_| name());
+                info!(door = door.face.shown.as_str(); "receiving");
             }
-            Kind::Connection(socket) => {
-                if let Some(socket) = socket.take() {
-                    let own = door.options.name.clone().unwrap_or_else(|| door.shown.replace(':', ""));
-                    let name = self.names.take(&own);
-                    let (peer, link) = (socket.peer(), StreamLink::accepted(socket)?);
-                    self.attach_as(name, Box::new(link), peer, door.options.clone(), now)
-                        .with_context(|| format!("port {}", door.shown))?;
+            Kind::Ready(link) => {
+                if let Some((link, peer)) = link.take() {
+                    let name = name();
+                    self.attach_as(name, link, peer, door.face.options.clone(), now)
+                        .with_context(|| format!("port {}", door.face.shown))?;
                 }
             }
         }
+        let shown = door.face.shown.clone();
         self.doors.doors.push(door);
+        if let Some(name) = only_peer {
+            self.add_only_peer(index, name, now).with_context(|| format!("port {shown}"))?;
+        }
         Ok(())
     }
 
-    /// Accepts, dials and redials.
+    /// Accepts, dials and redials, and meets new peers.
     pub(super) fn serve_doors(&mut self, now: Instant) {
         for index in 0..self.doors.doors.len() {
             match self.doors.doors[index].kind {
                 Kind::Listener { .. } => self.serve_listener(index, now),
                 Kind::Dialer { .. } => self.serve_dialer(index, now),
-                Kind::Connection(_) => {}
+                Kind::Server(_) => self.serve_datagrams(index, now),
+                Kind::Ready(_) => {}
             }
         }
     }
@@ -113,20 +175,6 @@ impl Hub {
         }
     }
 
-    /// Was `id` a dialler's port? Then it will come back, under its name.
-    pub(super) fn redial(&mut self, id: PortId, now: Instant) -> bool {
-        for door in &mut self.doors.doors {
-            if let Kind::Dialer { dialer, port, .. } = &mut door.kind
-                && *port == Some(id)
-            {
-                *port = None;
-                dialer.rest(now);
-                return true;
-            }
-        }
-        false
-    }
-
     fn serve_listener(&mut self, index: usize, now: Instant) {
         for _ in 0..ACCEPTS {
             let door = &mut self.doors.doors[index];
@@ -137,19 +185,19 @@ impl Hub {
                     let is_short = error.raw_os_error() == Some(EMFILE);
                     let advice =
                         if is_short { "; raise 'ulimit -n' or close some ports" } else { "; trying again" };
-                    door.warn(&format!("can't accept: {error}{advice}"), now);
+                    door.face.warn(&format!("can't accept: {error}{advice}"), now);
                     return;
                 }
             };
             if !door.admits(&peer) {
-                door.warn(&format!("refused {peer}: another user; any-user=on admits everybody"), now);
+                door.face.warn(&format!("refused {peer}: another user; any-user=on admits everybody"), now);
                 continue;
             }
-            let (stem, options) = (door.stem(), door.options.clone());
+            let (stem, options) = (door.face.stem(), door.face.options.clone());
             let attached = StreamLink::accepted(socket)
                 .and_then(|link| self.attach(&stem, Box::new(link), peer.clone(), options, now));
             if let Err(error) = attached {
-                self.doors.doors[index].warn(&format!("refused {peer}: {error}"), now);
+                self.doors.doors[index].face.warn(&format!("refused {peer}: {error}"), now);
             }
         }
     }
@@ -170,11 +218,11 @@ impl Hub {
             Ok(id) => {
                 dialer.succeeded(now);
                 *port = Some(id);
-                door.warned = None;
+                door.face.warned = None;
             }
             Err(error) => {
                 dialer.rest(now);
-                door.warn(&format!("can't connect: {error}; trying again"), now);
+                door.face.warn(&format!("can't connect: {error}; trying again"), now);
             }
         }
     }
@@ -182,13 +230,13 @@ impl Hub {
     /// Makes a port of what a dialler connected.
     fn keep(&mut self, index: usize, socket: StreamSocket, now: Instant) -> io::Result<PortId> {
         let door = &self.doors.doors[index];
-        let (name, options) = (door.port_name().to_owned(), door.options.clone());
+        let (name, options) = (door.port_name().to_owned(), door.face.options.clone());
         let (peer, link) = (socket.peer(), StreamLink::dialled(socket)?);
         self.attach_as(name, Box::new(link), peer, options, now)
     }
 }
 
 /// The poll's name for a door.
-fn door_token(index: usize) -> Token {
+pub(super) fn door_token(index: usize) -> Token {
     Token(MAX_PORTS + index)
 }

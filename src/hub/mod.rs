@@ -3,6 +3,7 @@
 //! A turn takes what the poll told, flushes what can be written again, serves the ready ports one
 //! batch each, and reaps the dead. Nothing below calls back up.
 
+mod datagrams;
 mod door;
 mod doors;
 mod drain;
@@ -24,8 +25,8 @@ pub use snapshot::{PortRow, Snapshot};
 use crate::batch::FrameBatch;
 use crate::bridge::{Bridge, BridgeConfig, MAX_PORTS, PortId, PortSet};
 use crate::config::PortOptions;
-use crate::link::{Link, Peer};
-use crate::port::{Counters, YOUNG};
+use crate::link::{Arrival, Link, Peer};
+use crate::port::{Counters, QUIET, YOUNG};
 use doors::Doors;
 use drain::Drain;
 use names::Names;
@@ -33,9 +34,6 @@ use ports::{Gate, Ports, earlier};
 
 /// How often aged stations are swept out of memory.
 const SWEEP: Duration = Duration::from_secs(30);
-
-/// Least time between two warnings about one port, about one door, or about addresses.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// Events taken from the poll at once.
 const EVENTS: usize = 256;
@@ -87,6 +85,8 @@ pub struct Hub {
     waited_for: PortSet,
     /// Ports that may not be read in this turn, in their order.
     kept: Vec<PortId>,
+    /// What a datagram server received, by its source; empty between servers.
+    arrivals: Vec<Arrival>,
     wake: Option<Instant>,
     sweep: Option<Instant>,
     drain: Option<Drain>,
@@ -118,6 +118,7 @@ impl Hub {
             writable: Vec::new(),
             waited_for: PortSet::default(),
             kept: Vec::new(),
+            arrivals: Vec::new(),
             wake: None,
             sweep: None,
             drain: None,
@@ -254,8 +255,10 @@ impl Hub {
                 port.waiting = None;
                 self.batch.clear();
                 port.receive(&mut self.batch, now, &mut self.ports.memory);
+                port.count_lost(self.batch.lost());
+                self.copies += self.batch.lost().total();
             }
-            self.relay(id, now);
+            self.relay(id, 0..self.batch.records().len(), now);
             self.ports.settle(id);
         }
         while let Some(id) = self.kept.pop() {
@@ -287,7 +290,7 @@ impl Hub {
             let is_fault = port.ended().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
             let level = if is_fault { Level::Warn } else { Level::Info };
             log!(level, port = port.name.as_str(), peer:% = port.peer, reason = reason.as_str(); "port down: {counters}");
-            if !self.redial(id, now) {
+            if !self.doors.forget(id, now) {
                 self.names.release(&port.name);
             }
             self.retry_doors(now);

@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 pub(super) struct Names(BTreeSet<String>);
 
 impl Names {
-    /// `stem` and the first free number: `unix1`, `unix2`; a number that is free again is used again.
+    /// `stem` and the first free number: `unix1`, `unix2`, `l2tpv3-1`; a number that is free again is
+    /// used again.
     pub(super) fn number(&mut self, stem: &str) -> String {
-        let numbered = (1..).map(|number| format!("{stem}{number}"));
+        let gap = if stem.ends_with(|char: char| char.is_ascii_digit()) { "-" } else { "" };
+        let numbered = (1..).map(|number| format!("{stem}{gap}{number}"));
         let free = numbered.into_iter().find(|name| !self.0.contains(name)).unwrap_or_default();
         self.0.insert(free.clone());
         free
@@ -39,7 +41,7 @@ mod tests {
         );
         assert_eq!(names.take("unix3"), "unix3");
         assert_eq!(names.number("unix"), "unix4");
-        assert_eq!(names.take("unix3"), "unix31");
+        assert_eq!(names.take("unix3"), "unix3-1");
         names.release("unix2");
         names.release("other");
         assert_eq!((names.number("unix"), names.number("unix")), ("unix2".into(), "unix5".into()));

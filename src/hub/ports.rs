@@ -62,7 +62,7 @@ impl Ports {
         };
         let mut edited = Vec::new();
         let run = port.admit(run, &mut edited);
-        let rest = port.send(run);
+        let rest = port.send(run, now);
         if rest.frames > 0 {
             let fitting = port.fit(rest, now);
             let cost = port.queue_cost(fitting);
@@ -74,15 +74,17 @@ impl Ports {
         self.settle(egress);
     }
 
-    /// Keeps the rest of a batch for its port's next turn.
-    pub(super) fn hold(&mut self, id: PortId, records: &[u8], now: Instant) {
+    /// Keeps the rest of a batch for its port's next turn, an arena of it at the most. Returns how
+    /// many frames were too many, and dropped.
+    pub(super) fn hold(&mut self, id: PortId, records: &[u8], now: Instant) -> usize {
         if records.is_empty() {
-            return;
+            return 0;
         }
         self.make_room(records.len(), now);
-        if let Some(port) = self.slab.get_mut(id) {
-            port.hold(records, &mut self.memory);
-        }
+        let Some(port) = self.slab.get_mut(id) else { return 0 };
+        let lost = port.hold(records, &mut self.memory);
+        self.settle(id);
+        lost
     }
 
     /// Sends what waits at `id`.
@@ -154,8 +156,8 @@ impl Ports {
             return Gate::Open;
         };
         let since = *port.waiting.get_or_insert(now);
-        if port.peer_blocks() {
-            let limit = since + crate::port::YOUNG;
+        if let Some(patience) = port.patience() {
+            let limit = since + patience;
             if now >= limit {
                 return Gate::Open;
             }

@@ -4,17 +4,17 @@
 //! Bulk traffic repeats its lengths and addresses, so a frame that begins like the one before it
 //! shares its fate for the price of a comparison; the bridge is asked only when they change.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use hub_protocol::stream::{self, PREFIX_LEN};
 use log::warn;
 
-use super::{Hub, QUIET};
+use super::Hub;
 use crate::batch::{Run, Taken};
 use crate::bridge::{PortId, PortSet, Verdict};
 use crate::discard::DiscardReason;
-use crate::port::{Port, as_u64};
+use crate::port::{QUIET, as_u64};
 
 /// Length, addresses, type and the tag behind it: with these equal, the bridge can't tell two
 /// frames apart.
@@ -25,12 +25,18 @@ const ALIKE: usize = PREFIX_LEN + 16;
 const DELIVERIES: usize = 1024;
 
 impl Hub {
-    /// Forwards the batch, which came from `ingress`, as far as one turn may go.
-    pub(super) fn relay(&mut self, ingress: PortId, now: Instant) {
+    /// Forwards the `records` of the batch, which came from `ingress`, as far as one turn may go.
+    pub(super) fn relay(&mut self, ingress: PortId, records: Range<usize>, now: Instant) {
         let Self { bridge, ports, batch, copies, .. } = self;
-        let Some(max_frame) = ports.slab.get(ingress).map(Port::max_frame) else { return };
-        let records = batch.records();
+        let Some(port) = ports.slab.get_mut(ingress) else { return };
+        let (max_frame, held) = (port.max_frame(), port.held());
+        let records = &batch.records()[records];
         if records.is_empty() {
+            return;
+        }
+        if held > 0 {
+            // Those come first. Nobody stops a datagram server for one of its peers.
+            *copies += as_u64(ports.hold(ingress, records, now));
             return;
         }
         let (mut awaited, mut deliveries) = (PortSet::default(), 0);
@@ -69,7 +75,7 @@ impl Hub {
         if let Some(port) = ports.slab.get_mut(ingress) {
             port.awaited = awaited;
         }
-        ports.hold(ingress, &records[relayed..], now);
+        *copies += as_u64(ports.hold(ingress, &records[relayed..], now));
         self.warn_of_conflict(now);
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Hub;
 use crate::bridge::{FdbCounters, FdbRow};
+use crate::discard::Drops;
 use crate::port::Counters;
 
 /// One port.
@@ -27,6 +28,8 @@ pub struct PortRow {
 pub struct Snapshot {
     /// Its ports.
     pub ports: Vec<PortRow>,
+    /// What was lost on the way to no port, by door.
+    pub doors: Vec<(String, Drops)>,
     /// The sum over the ports that are gone.
     pub departed: Counters,
     /// Frames received, times the ports that each was to leave by (once where that was none): what
@@ -56,6 +59,7 @@ impl Hub {
                     queued: port.queued(),
                 })
                 .collect(),
+            doors: self.doors.drops(),
             departed: self.departed,
             copies: self.copies,
             fdb: self.bridge.fdb_rows(now).into_iter().map(|row| (row, name(row.port))).collect(),
@@ -66,18 +70,22 @@ impl Hub {
 }
 
 impl Snapshot {
-    /// One line for each port, and one for those that are gone, if any are.
+    /// One line for each port, one for those that are gone, and one for each door that lost
+    /// something, if any did.
     pub fn totals(&self) -> Vec<String> {
         let ports = self.ports.iter().map(|port| format!("{} ({}): {}", port.name, port.peer, port.counters));
         let gone = (self.departed != Counters::default()).then(|| format!("ports gone: {}", self.departed));
-        ports.chain(gone).collect()
+        let doors = self.doors.iter().filter(|(_, drops)| drops.total() > 0);
+        let doors = doors.map(|(door, drops)| format!("{door}: dropped {} ({drops})", drops.total()));
+        ports.chain(gone).chain(doors).collect()
     }
 }
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ports, their queues hold {} octets", self.ports.len(), self.memory)?;
-        for (line, port) in self.totals().iter().zip(self.ports.iter().map(Some).chain([None])) {
+        let ports = self.ports.iter().map(Some).chain(std::iter::repeat(None));
+        for (line, port) in self.totals().iter().zip(ports) {
             write!(f, "  {line}")?;
             match port {
                 Some(port) => writeln!(f, ", queued {} frames {} octets", port.queued_frames, port.queued)?,

@@ -65,21 +65,7 @@ impl Listener {
     /// When the host is unknown or not ours, or the port is taken; says what to do.
     pub fn tcp(address: &HostPort) -> Result<Self> {
         let resolved = resolve(address)?.remove(0);
-        let error = match listen(resolved) {
-            Ok(listener) => return Ok(Self::Tcp(listener)),
-            Err(error) => error,
-        };
-        let HostPort { host, port } = address;
-        if error.kind() == io::ErrorKind::AddrInUse {
-            bail!("TCP port {port} is taken; stop the program that has it or choose another");
-        }
-        if error.kind() == io::ErrorKind::AddrNotAvailable {
-            bail!("{host} is no address of this host; see 'ip addr'");
-        }
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            bail!("TCP port {port} is for root; choose one above 1023");
-        }
-        Err(error).with_context(|| format!("listen on {address}"))
+        listen(resolved).map(Self::Tcp).map_err(|error| explain_bind(error, address, "TCP"))
     }
 
     /// The TCP address it serves.
@@ -134,6 +120,21 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// What to do when `address` can't be bound to.
+pub(super) fn explain_bind(error: io::Error, address: &HostPort, protocol: &str) -> anyhow::Error {
+    let HostPort { host, port } = address;
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return anyhow!("{protocol} port {port} is taken; stop the program that has it or choose another");
+    }
+    if error.kind() == io::ErrorKind::AddrNotAvailable {
+        return anyhow!("{host} is no address of this host; see 'ip addr'");
+    }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return anyhow!("{protocol} port {port} is for root; choose one above 1023");
+    }
+    anyhow!(error).context(format!("serve {address}"))
 }
 
 /// The addresses of a host, at least one: asked for at start, never inside the loop.

@@ -3,6 +3,7 @@
 //!
 //! A link never blocks, knows nothing of the bridge, and hands over whole frames only.
 
+mod datagram;
 mod dialer;
 mod listener;
 mod socket_file;
@@ -12,9 +13,12 @@ pub(crate) mod sys;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
 
+pub use datagram::{Arrival, DatagramLink, DatagramServer, MulticastLink, Source};
 pub use dialer::Dialer;
 pub use listener::Listener;
 pub use stream::{StreamLink, StreamSocket};
@@ -46,8 +50,8 @@ pub trait Link: fmt::Debug {
     ///
     /// # Errors
     ///
-    /// The transport's own; never `WouldBlock`.
-    fn send(&mut self, run: Run<'_>) -> io::Result<Taken>;
+    /// When the first frame of `run` can't be sent; what that means for the rest is said with it.
+    fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError>;
 
     /// Goes on with the record that was cut.
     ///
@@ -59,8 +63,12 @@ pub trait Link: fmt::Debug {
     /// Is the rest of a record that the transport cut still to be sent?
     fn is_cut(&self) -> bool;
 
-    /// Does the peer freeze while it is not read, because its own socket blocks?
-    fn peer_blocks(&self) -> bool;
+    /// The longest frame that the transport carries, in octets.
+    fn max_frame(&self) -> usize;
+
+    /// How long the peer may be left unread, when there is a reason not to: it freezes while it is
+    /// not read because its own socket blocks, or the system drops what is not read.
+    fn patience(&self) -> Option<Duration>;
 
     /// Prepares the end: from now on the peer's sends fail, rather than wait and be cut in the
     /// middle. False where the transport cannot say so; such a peer is to be read until it stands
@@ -78,6 +86,25 @@ pub enum Received {
     More,
     /// All there was.
     Drained,
+    /// There was nothing.
+    Nothing,
+}
+
+/// Why a link did not send.
+#[derive(Debug)]
+pub enum SendError {
+    /// The link is at its end.
+    Broken(io::Error),
+    /// The peer is not there now, and may come back.
+    Down(io::Error),
+    /// The system refuses this frame, and may take the next.
+    Refused(io::Error),
+}
+
+impl From<io::Error> for SendError {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
 }
 
 /// Who is at the other end, for people.
@@ -92,6 +119,8 @@ pub enum Peer {
     },
     /// An address.
     Address(SocketAddr),
+    /// A unix datagram socket.
+    Socket(PathBuf),
     /// Nothing that has a name.
     Unknown,
 }
@@ -101,6 +130,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Process { uid, pid } => write!(f, "uid {uid} pid {pid}"),
             Self::Address(address) => write!(f, "{address}"),
+            Self::Socket(path) => write!(f, "{}", path.display()),
             Self::Unknown => write!(f, "unknown"),
         }
     }

@@ -22,6 +22,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    mode: u32,
     identity: (u64, u64),
 }
 
@@ -32,6 +33,40 @@ impl SocketFile {
     ///
     /// When something lives there, or is no socket, or the folder refuses.
     pub fn listen(path: &Path, mode: u32) -> Result<(UnixListener, Self)> {
+        Self::make(path, mode, |path| UnixListener::bind(path))
+    }
+
+    /// The same for datagrams.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::listen`].
+    pub fn bind_datagram(path: &Path, mode: u32) -> Result<(Socket, Self)> {
+        Self::make(path, mode, bind_datagram)
+    }
+
+    /// Another datagram socket takes over the file, at no time without one. The former one keeps its
+    /// name, and whoever is connected to it.
+    ///
+    /// # Errors
+    ///
+    /// When the folder refuses.
+    pub fn successor(&mut self) -> Result<Socket> {
+        let mut aside = self.path.clone().into_os_string();
+        aside.push("~");
+        let aside = PathBuf::from(aside);
+        let (socket, file) = Self::bind_datagram(&aside, self.mode)?;
+        fs::rename(&aside, &self.path).with_context(|| format!("replace {}", self.path.display()))?;
+        self.identity = file.identity;
+        Ok(socket)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn make<S>(path: &Path, mode: u32, bind: impl FnOnce(&Path) -> io::Result<S>) -> Result<(S, Self)> {
         let octets = path.as_os_str().len();
         if octets > UNIX_NAME_MAX {
             bail!(
@@ -50,15 +85,24 @@ impl SocketFile {
         remove_if_dead(path)?;
         // Nobody may connect between the bind and the change of permissions.
         let former = umask(Mode::from_bits_truncate(0o177));
-        let bound = UnixListener::bind(path);
+        let bound = bind(path);
         umask(former);
-        let listener = bound.with_context(|| format!("listen on {}", path.display()))?;
-        let file = fs::symlink_metadata(path)
-            .map(|made| Self { path: path.to_owned(), identity: identity(&made) })?;
+        let socket = bound.with_context(|| format!("serve {}", path.display()))?;
+        let file = fs::symlink_metadata(path).map(|made| Self {
+            path: path.to_owned(),
+            mode,
+            identity: identity(&made),
+        })?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
             .with_context(|| format!("set mode {mode:o} of {}", path.display()))?;
-        Ok((listener, file))
+        Ok((socket, file))
     }
+}
+
+fn bind_datagram(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    Ok(socket)
 }
 
 impl Drop for SocketFile {

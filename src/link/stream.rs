@@ -11,11 +11,14 @@ use mio::{Interest, Registry, Token};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::{Link, Peer, Received};
+use super::{Link, Peer, Received, SendError};
 use crate::batch::{FrameBatch, Run, Taken};
 
 /// What a socket may hold toward its peer: enough for full speed, little enough for a low latency.
 const SEND_BUFFER: usize = 212_992;
+
+/// How long a peer whose socket blocks may be left unread: it stands still all the while.
+const BLOCKED: Duration = Duration::from_millis(5);
 
 /// How long a silent TCP peer is trusted to be there; then it is asked, so often, this far apart.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -184,7 +187,7 @@ impl Link for StreamLink {
         }
         let filled = match batch.fill_stream(&mut self.tail, |room| self.socket.read(room)) {
             Ok(filled) => filled,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Drained),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Received::More),
             Err(error) => return Err(error),
         };
@@ -199,7 +202,7 @@ impl Link for StreamLink {
         }
     }
 
-    fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
+    fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
         self.flush()?;
         if self.is_cut() {
             return Ok(Taken::default());
@@ -228,8 +231,12 @@ impl Link for StreamLink {
         !self.cut.is_empty()
     }
 
-    fn peer_blocks(&self) -> bool {
-        self.peer_blocks
+    fn max_frame(&self) -> usize {
+        stream::MAX_FRAME
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.peer_blocks.then_some(BLOCKED)
     }
 
     fn stop_receiving(&mut self) -> bool {
@@ -288,8 +295,8 @@ mod tests {
     #[test]
     fn only_a_peer_that_we_dialled_blocks() {
         let [one, other] = <[UnixStream; 2]>::from(UnixStream::pair().unwrap()).map(StreamSocket::Unix);
-        assert!(!StreamLink::accepted(one).unwrap().peer_blocks());
-        assert!(StreamLink::dialled(other).unwrap().peer_blocks());
+        assert_eq!(StreamLink::accepted(one).unwrap().patience(), None);
+        assert_eq!(StreamLink::dialled(other).unwrap().patience(), Some(BLOCKED));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::as_u64;
-use crate::batch::Run;
-use crate::discard::{DiscardReason, Drops};
+use crate::batch::Taken;
+use crate::discard::Drops;
 
 /// What a port has moved and dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn count_sent(&mut self, run: &Run<'_>) {
-        self.tx_frames += as_u64(run.frames);
-        self.tx_bytes += as_u64(run.payload());
+    pub(super) fn count_sent(&mut self, taken: Taken) {
+        self.tx_frames += as_u64(taken.frames);
+        self.tx_bytes += as_u64(taken.payload());
     }
 
     /// Adds what another port has moved and dropped.
@@ -38,9 +38,7 @@ impl Counters {
         self.rx_bytes += other.rx_bytes;
         self.tx_frames += other.tx_frames;
         self.tx_bytes += other.tx_bytes;
-        for reason in DiscardReason::ALL {
-            self.drops.add(reason, other.drops.count(reason));
-        }
+        self.drops.merge(&other.drops);
         self.congested += other.congested;
         self.overloaded += other.overloaded;
     }

@@ -11,19 +11,49 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hub_protocol::stream::{self, Cut};
-use log::trace;
+use log::{info, trace, warn};
 use mio::{Interest, Registry, Token};
 
-use crate::batch::{FrameBatch, Run, Taken};
+use crate::batch::{ARENA, FrameBatch, Run, Taken};
 use crate::bridge::PortSet;
 use crate::config::{HIGH_MARK, PortOptions};
-use crate::discard::DiscardReason;
-use crate::link::{Link, Peer, Received};
+use crate::discard::{DiscardReason, Drops};
+use crate::link::{Link, Peer, Received, SendError};
 pub use counters::Counters;
 use pause::PauseBudget;
 pub use pause::YOUNG;
 use queue::EgressQueue;
 pub use queue::{Memory, as_u64};
+
+/// Least time between two warnings about the same thing.
+pub const QUIET: Duration = Duration::from_secs(10);
+
+/// No frames.
+const NOTHING: Run<'static> = Run { records: &[], frames: 0 };
+
+/// Whether frames can't be sent at present, and who knows.
+#[derive(Debug, Default)]
+struct Trouble {
+    is_known: bool,
+    warned: Option<Instant>,
+}
+
+impl Trouble {
+    /// There is trouble; true when somebody should be told.
+    fn is_news(&mut self, now: Instant) -> bool {
+        if self.is_known || self.warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
+            return false;
+        }
+        self.warned = Some(now);
+        self.is_known = true;
+        true
+    }
+
+    /// There is none; true when somebody was told that there was.
+    fn is_over(&mut self) -> bool {
+        std::mem::take(&mut self.is_known)
+    }
+}
 
 /// A port of the hub.
 #[derive(Debug)]
@@ -44,6 +74,7 @@ pub struct Port {
     pub warned: Option<Instant>,
     link: Box<dyn Link>,
     options: PortOptions,
+    trouble: Trouble,
     /// Records that were received and are still to be relayed.
     held: Vec<u8>,
     readable: bool,
@@ -70,12 +101,13 @@ impl Port {
         name: String,
         mut link: Box<dyn Link>,
         peer: Peer,
-        options: PortOptions,
+        mut options: PortOptions,
         registry: &Registry,
         token: Token,
         now: Instant,
     ) -> io::Result<Self> {
         link.register(registry, token, Interest::READABLE)?;
+        options.max_frame = options.max_frame.min(link.max_frame());
         Ok(Self {
             name,
             peer,
@@ -85,6 +117,7 @@ impl Port {
             is_listed: false,
             warned: None,
             link,
+            trouble: Trouble::default(),
             held: Vec::new(),
             readable: false,
             read_closed: false,
@@ -116,10 +149,23 @@ impl Port {
         !self.held.is_empty() || self.readable && self.ended.is_none()
     }
 
-    /// Keeps `records`, the rest of a batch, for the next [`Self::receive`].
-    pub fn hold(&mut self, records: &[u8], memory: &mut Memory) {
-        memory.take(records.len());
-        self.held = records.to_vec();
+    /// Keeps `records`, the rest of a batch, for the next [`Self::receive`]; what is more than an
+    /// arena is dropped, and counted in frames.
+    pub fn hold(&mut self, records: &[u8], memory: &mut Memory) -> usize {
+        let room = ARENA - self.held.len();
+        let Cut { whole, .. } = stream::cut(records, room.min(records.len()));
+        let (kept, lost) = records.split_at(whole);
+        memory.take(kept.len());
+        self.held.extend_from_slice(kept);
+        let lost = Run::of(lost);
+        self.count_received(&lost);
+        self.count_dropped(DiscardReason::QueueFull, lost.frames);
+        lost.frames
+    }
+
+    /// Octets that it holds.
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// Receives into `batch`; an error is the end of the port.
@@ -133,7 +179,9 @@ impl Port {
         }
         match self.link.receive(batch) {
             Ok(received) => {
-                self.heard = now;
+                if received != Received::Nothing {
+                    self.heard = now;
+                }
                 self.readable = received == Received::More || self.read_closed;
                 if !self.readable
                     && let Some(error) = self.mute.take()
@@ -154,6 +202,12 @@ impl Port {
         self.counters.rx_bytes += as_u64(run.payload());
     }
 
+    /// Counts frames that its peer sent and that were lost before they could be received.
+    pub fn count_lost(&mut self, lost: &Drops) {
+        self.counters.rx_frames += lost.total();
+        self.counters.drops.merge(lost);
+    }
+
     /// Counts `frames` that came in or were to leave here, and were dropped.
     pub fn count_dropped(&mut self, reason: DiscardReason, frames: usize) {
         if frames > 0 {
@@ -167,6 +221,9 @@ impl Port {
     pub fn admit<'r>(&mut self, run: Run<'r>, edited: &'r mut Vec<u8>) -> Run<'r> {
         let PortOptions { max_frame, pad, .. } = self.options;
         if max_frame >= stream::MAX_FRAME && pad == 0 {
+            return run;
+        }
+        if stream::frames(run.records).all(|frame| (pad..=max_frame).contains(&frame.len())) {
             return run;
         }
         for frame in stream::frames(run.records) {
@@ -184,27 +241,52 @@ impl Port {
     }
 
     /// Sends what goes at once, and returns what is left to be queued.
-    pub fn send<'r>(&mut self, run: Run<'r>) -> Run<'r> {
-        let nothing = Run { records: &[], frames: 0 };
+    pub fn send<'r>(&mut self, mut run: Run<'r>, now: Instant) -> Run<'r> {
         if self.is_mute() {
             self.count_dropped(DiscardReason::Closed, run.frames);
-            return nothing;
+            return NOTHING;
         }
         if !self.queue.is_empty() || self.link.is_cut() {
             return run;
         }
-        match self.link.send(run) {
-            Ok(taken) => {
-                let (sent, rest) = run.split(taken);
-                self.counters.count_sent(&sent);
-                rest
-            }
-            Err(error) => {
-                self.count_dropped(DiscardReason::Closed, run.frames);
-                self.mute(error);
-                nothing
+        while run.frames > 0 {
+            match self.link.send(run) {
+                Ok(taken) => {
+                    self.count_sent(taken);
+                    return run.split(taken).1;
+                }
+                Err(error) => run = run.split(self.drop_unsent(run.extent(), run.first(), error, now)).1,
             }
         }
+        run
+    }
+
+    /// Counts frames that the link took.
+    fn count_sent(&mut self, taken: Taken) {
+        self.counters.count_sent(taken);
+        if taken.frames > 0 && self.trouble.is_over() {
+            info!(port = self.name.as_str(), peer:% = self.peer; "can be sent to again");
+        }
+    }
+
+    /// The link did not send the `first` of `all` frames: drops as many as that concerns, and
+    /// returns how many these are.
+    fn drop_unsent(&mut self, all: Taken, first: Taken, error: SendError, now: Instant) -> Taken {
+        let (reason, lost) = match &error {
+            SendError::Refused(_) => (DiscardReason::Refused, first),
+            SendError::Down(_) => (DiscardReason::Down, all),
+            SendError::Broken(_) => (DiscardReason::Closed, all),
+        };
+        self.count_dropped(reason, lost.frames);
+        match error {
+            SendError::Broken(error) => self.mute(error),
+            SendError::Down(error) | SendError::Refused(error) => {
+                if self.trouble.is_news(now) {
+                    warn!(port = self.name.as_str(), peer:% = self.peer; "can't send: {error}; dropping what is for it until that changes");
+                }
+            }
+        }
+        lost
     }
 
     /// Memory that [`Self::enqueue`] of `run` takes.
@@ -247,7 +329,7 @@ impl Port {
 
     /// Sends what waits, as far as it goes.
     pub fn flush(&mut self, now: Instant, memory: &mut Memory) {
-        let result = self.flush_link(memory);
+        let result = self.flush_link(now, memory);
         if let Err(error) = result {
             self.mute(error);
         }
@@ -258,15 +340,19 @@ impl Port {
         self.note_congestion(now);
     }
 
-    fn flush_link(&mut self, memory: &mut Memory) -> io::Result<()> {
+    fn flush_link(&mut self, now: Instant, memory: &mut Memory) -> io::Result<()> {
         self.link.flush()?;
-        while !self.link.is_cut() && !self.queue.is_empty() {
+        while !self.link.is_cut() && !self.is_mute() && !self.queue.is_empty() {
             let front = self.queue.front();
-            let taken = self.link.send(front)?;
-            let (sent, rest) = front.split(taken);
-            self.counters.count_sent(&sent);
-            let is_full = rest.frames > 0;
-            self.queue.advance(taken, memory);
+            let (all, first) = (front.extent(), front.first());
+            let (gone, is_full) = match self.link.send(front) {
+                Ok(taken) => {
+                    self.count_sent(taken);
+                    (taken, taken != all)
+                }
+                Err(error) => (self.drop_unsent(all, first, error, now), false),
+            };
+            self.queue.advance(gone, memory);
             if is_full {
                 break;
             }
@@ -337,9 +423,9 @@ impl Port {
         }
     }
 
-    /// See [`Link::peer_blocks`].
-    pub fn peer_blocks(&self) -> bool {
-        self.link.peer_blocks()
+    /// See [`Link::patience`].
+    pub fn patience(&self) -> Option<Duration> {
+        self.link.patience()
     }
 
     /// Asks the peer to send no more; see [`Link::stop_receiving`].

@@ -108,7 +108,7 @@ fn a_socket_under_another_number_is_found_and_taken_once() {
 }
 
 #[test]
-fn what_is_no_stream_socket_is_refused() {
+fn what_carries_no_frames_is_refused() {
     let runtime = folder();
     let path = runtime.path().join("file");
     for (script, spec, hint) in [
@@ -124,12 +124,12 @@ fn what_is_no_stream_socket_is_refused() {
         let line = refusal_by(runtime.path(), script, &[spec]);
         assert!(line.contains(&format!("port {spec}: ")) && line.contains(hint), "{line}");
     }
-    let (datagrams, _theirs) = UnixDatagram::pair().expect("a socket pair");
+    let datagrams = UnixDatagram::unbound().expect("a socket");
     let unconnected = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let packets = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).expect("a pair").0;
     for (fd, hint) in [
-        (OwnedFd::from(datagrams), "it is a datagram socket; pass a stream socket"),
-        (packets.into(), "pass a stream socket"),
+        (OwnedFd::from(datagrams), "it is neither bound nor connected"),
+        (packets.into(), "pass one of a stream or of datagrams"),
         (unconnected.into(), "it is not connected"),
     ] {
         let line = refusal_with(runtime.path(), r#"exec "$@""#, &["fd:0"], fd.into());

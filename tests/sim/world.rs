@@ -14,7 +14,8 @@ use qhub::batch::{FrameBatch, Run, Taken};
 use qhub::bridge::{BridgeConfig, Mode, PortId};
 use qhub::config::PortOptions;
 use qhub::hub::{self, Hub, HubConfig, Readiness, Snapshot};
-use qhub::link::{Link, Peer, Received};
+use qhub::link::{Link, Peer, Received, SendError};
+use qhub::port::YOUNG;
 
 /// What a kernel holds for a socket, each way.
 pub(crate) const BUFFER: usize = 200_000;
@@ -84,7 +85,7 @@ impl Link for SimLink {
         Ok(if buffers.to_hub.is_empty() { Received::Drained } else { Received::More })
     }
 
-    fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
+    fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
         self.flush()?;
         if self.is_cut() {
             return Ok(Taken::default());
@@ -106,8 +107,12 @@ impl Link for SimLink {
         !self.cut.is_empty()
     }
 
-    fn peer_blocks(&self) -> bool {
-        self.peer_blocks
+    fn max_frame(&self) -> usize {
+        stream::MAX_FRAME
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.peer_blocks.then_some(YOUNG)
     }
 
     fn stop_receiving(&mut self) -> bool {

@@ -1,0 +1,240 @@
+//! The bus that QEMUs make of a multicast group (QEMU `net/socket.c`, `mcast=`): whatever anybody
+//! sends to the group, everybody hears, also who sent it.
+//!
+//! A second socket sends, with a source port of its own, so that what comes from there is known to be
+//! our echo. All QEMUs of a host send from one address; it tells nobody apart.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use mio::event::Source as _;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use nix::ifaddrs::getifaddrs;
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::SockaddrStorage;
+use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
+
+use super::socket::{DatagramSocket, Framing, Welcome};
+use super::source::Sender;
+use crate::batch::{FrameBatch, Run, Taken};
+use crate::config::{Group, Interface};
+use crate::link::{Link, Received, SendError};
+
+/// A multicast group.
+#[derive(Debug)]
+pub struct MulticastLink {
+    receiver: DatagramSocket,
+    sender: DatagramSocket,
+    /// Where our own datagrams come from.
+    own: SocketAddr,
+    is_sender_polled: bool,
+}
+
+impl MulticastLink {
+    /// Joins `group`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface, or no route to the group; says what to do.
+    pub fn join(group: &Group) -> Result<Self> {
+        let place = Place::find(group)?;
+        let sockets = place.receiver(group.address).and_then(|receiver| Ok((receiver, place.sender(group)?)));
+        let (receiver, sender) = sockets.map_err(|error| explain(error, group))?;
+        let own = sender.local_addr()?.as_socket().context("the socket has no address")?;
+        Ok(Self {
+            receiver: DatagramSocket::udp(receiver, Framing::Bare)?,
+            sender: DatagramSocket::udp(sender, Framing::Bare)?,
+            own,
+            is_sender_polled: false,
+        })
+    }
+}
+
+/// The interface of a group, in the words of the system; zeros leave it to the route.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    V4(Ipv4Addr),
+    V6(u32),
+}
+
+impl Place {
+    fn find(group: &Group) -> Result<Self> {
+        let is_ipv4 = group.address.is_ipv4();
+        Ok(match &group.interface {
+            None if is_ipv4 => Self::V4(Ipv4Addr::UNSPECIFIED),
+            None => Self::V6(0),
+            Some(Interface::Address(IpAddr::V4(address))) => Self::V4(*address),
+            Some(Interface::Address(IpAddr::V6(address))) => {
+                let (name, _) = find_address(|_, found| found == IpAddr::V6(*address))?
+                    .with_context(|| format!("no interface has the address {address}; see 'ip addr'"))?;
+                Self::V6(index(&name)?)
+            }
+            Some(Interface::Name(name)) => {
+                let index = index(name)?;
+                if !is_ipv4 {
+                    return Ok(Self::V6(index));
+                }
+                match find_address(|owner, found| owner == name && found.is_ipv4())? {
+                    Some((_, IpAddr::V4(address))) => Self::V4(address),
+                    _ => bail!(
+                        "the interface {name} has no IPv4 address; give it one ('ip addr add'), or use another"
+                    ),
+                }
+            }
+        })
+    }
+
+    fn receiver(self, group: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(group), Type::DGRAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&self.scoped(group).into())?;
+        match (self, group.ip()) {
+            (Self::V4(address), IpAddr::V4(group)) => {
+                socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Address(address))?;
+                // Only what was joined here, not whatever another program on this host has joined.
+                socket.set_multicast_all_v4(false)?;
+            }
+            (Self::V6(index), IpAddr::V6(group)) => {
+                socket.join_multicast_v6(&group, index)?;
+                socket.set_multicast_all_v6(false)?;
+            }
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        Ok(socket)
+    }
+
+    fn sender(self, group: &Group) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(group.address), Type::DGRAM, None)?;
+        match self {
+            Self::V4(address) => {
+                if !address.is_unspecified() {
+                    socket.set_multicast_if_v4(&address)?;
+                }
+                socket.set_multicast_ttl_v4(u32::from(group.ttl))?;
+            }
+            Self::V6(index) => {
+                if index != 0 {
+                    socket.set_multicast_if_v6(index)?;
+                }
+                socket.set_multicast_hops_v6(u32::from(group.ttl))?;
+            }
+        }
+        socket.connect(&self.scoped(group.address).into())?;
+        Ok(socket)
+    }
+
+    fn scoped(self, group: SocketAddr) -> SocketAddr {
+        match (self, group) {
+            (Self::V6(index), SocketAddr::V6(group)) => {
+                SocketAddrV6::new(*group.ip(), group.port(), 0, index).into()
+            }
+            _ => group,
+        }
+    }
+}
+
+fn index(name: &str) -> Result<u32> {
+    if_nametoindex(name).map_err(|_| anyhow!("there is no interface {name}; see 'ip addr'"))
+}
+
+/// The first address of this host that `wanted` accepts, with the name of its interface.
+fn find_address(wanted: impl Fn(&str, IpAddr) -> bool) -> Result<Option<(String, IpAddr)>> {
+    let mut all = getifaddrs().context("list the interfaces")?;
+    Ok(all.find_map(|found| {
+        let address = ip(&found.address?)?;
+        wanted(&found.interface_name, address).then_some((found.interface_name, address))
+    }))
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+fn explain(error: io::Error, group: &Group) -> anyhow::Error {
+    let address = group.address;
+    match (error.raw_os_error(), &group.interface) {
+        (Some(libc::ENODEV | libc::EADDRNOTAVAIL), Some(interface)) => {
+            anyhow!("no interface that can be used has the address {interface}; see 'ip addr'")
+        }
+        (Some(libc::ENODEV | libc::ENETUNREACH | libc::EADDRNOTAVAIL), None) => anyhow!(
+            "there is no route to {}; name the interface with iface=, as in iface=127.0.0.1 for this host only",
+            address.ip()
+        ),
+        (Some(libc::ENETUNREACH), Some(interface)) => anyhow!(
+            "there is no route to {} by iface={interface}; bring the interface up ('ip link set ... up'), or use another",
+            address.ip()
+        ),
+        (Some(libc::EADDRINUSE), _) => {
+            anyhow!("UDP port {} is taken; stop the program that has it or choose another", address.port())
+        }
+        _ => anyhow!(error).context(format!("join {address}")),
+    }
+}
+
+impl Link for MulticastLink {
+    fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        SourceFd(&self.receiver.fd()).register(registry, token, interest)
+    }
+
+    /// There is nothing to receive by the sender, and nothing to wait for at the receiver.
+    fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        if interest.is_writable() == self.is_sender_polled {
+            return Ok(());
+        }
+        let fd = self.sender.fd();
+        if interest.is_writable() {
+            SourceFd(&fd).register(registry, token, Interest::WRITABLE)?;
+        } else {
+            SourceFd(&fd).deregister(registry)?;
+        }
+        self.is_sender_polled = interest.is_writable();
+        Ok(())
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.reregister(registry, Token(0), Interest::READABLE)?;
+        SourceFd(&self.receiver.fd()).deregister(registry)
+    }
+
+    fn receive(&mut self, batch: &mut FrameBatch) -> io::Result<Received> {
+        let Self { receiver, own, .. } = self;
+        receiver.receive(batch, |sender, _| match sender {
+            // The scope of an IPv6 address is not always said.
+            Sender::Udp(from) if from.port() == own.port() && from.ip() == own.ip() => Welcome::Ignored,
+            Sender::Udp(_) | Sender::Unix(_) => Welcome::Taken,
+        })
+    }
+
+    fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
+        self.sender.send(run).map_err(SendError::Refused)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_cut(&self) -> bool {
+        false
+    }
+
+    fn max_frame(&self) -> usize {
+        self.sender.max_frame()
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+
+    fn stop_receiving(&mut self) -> bool {
+        false
+    }
+
+    fn is_at_boundary(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,259 @@
+//! A datagram socket: what stands in front of a frame, and what comes with it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+
+use hub_protocol::l2tpv3::{BadHeader, HEADER_MAX, L2tpv3};
+use hub_protocol::stream;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use socket2::{SockAddr, SockRef, Socket};
+
+use super::source::Sender;
+use crate::batch::{FrameBatch, Run, Taken};
+use crate::discard::DiscardReason;
+use crate::link::Received;
+
+/// Datagrams that one receive takes at the most.
+const BURST: usize = 256;
+
+/// What a UDP socket may hold to be received, as far as the system allows: nobody waits for it.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The longest UDP payload.
+const UDP_MAX: usize = 65_507;
+
+/// What vfkit and libkrun say to a new peer; no frame.
+const HELLO: &[u8] = b"VFKT";
+
+/// What stands in front of each frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Framing {
+    /// Nothing.
+    Bare,
+    /// An L2TPv3 header.
+    L2tpv3(L2tpv3),
+}
+
+impl Framing {
+    fn header_len(self) -> usize {
+        match self {
+            Self::Bare => 0,
+            Self::L2tpv3(framing) => framing.header_len(),
+        }
+    }
+
+    fn check(self, header: &[u8]) -> Result<(), DiscardReason> {
+        let Self::L2tpv3(framing) = self else { return Ok(()) };
+        framing.check_header(header).map_err(|fault| match fault {
+            BadHeader::Malformed => DiscardReason::BadHeader,
+            BadHeader::WrongSession => DiscardReason::WrongSession,
+            BadHeader::WrongCookie => DiscardReason::WrongCookie,
+        })
+    }
+}
+
+/// What is to become of a datagram, by its sender.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Welcome {
+    /// Its frame is taken.
+    Taken,
+    /// It is nobody's loss.
+    Ignored,
+    /// Its frame is lost.
+    Lost(DiscardReason),
+}
+
+/// A datagram socket that does not block.
+#[derive(Debug)]
+pub(super) enum DatagramSocket {
+    /// What is not read stops its sender.
+    Unix(UnixDatagram),
+    /// What is not read in time is dropped by the system.
+    Udp(UdpSocket),
+}
+
+#[derive(Debug)]
+pub(super) struct UdpSocket {
+    socket: Socket,
+    framing: Framing,
+    /// Room for what the system tells beside a datagram.
+    control: Vec<u8>,
+    /// Datagrams that the system has dropped, as it told last.
+    overrun: u32,
+    /// Datagrams sent, as L2TPv3 counts them.
+    counter: u32,
+}
+
+/// A datagram, whose frame is in the room that was offered.
+struct Datagram {
+    sender: Sender,
+    content: Content,
+    /// Datagrams that the system dropped since it last told.
+    overrun: u64,
+}
+
+enum Content {
+    /// A frame of so many octets.
+    Frame(usize),
+    /// A greeting.
+    Hello,
+    /// No frame, for a reason.
+    Lost(DiscardReason),
+}
+
+impl DatagramSocket {
+    /// A unix socket.
+    pub(super) fn unix(socket: Socket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self::Unix(socket.into()))
+    }
+
+    /// A UDP socket.
+    pub(super) fn udp(socket: Socket, framing: Framing) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+        let control = nix::cmsg_space!(u32);
+        Ok(Self::Udp(UdpSocket { socket, framing, control, overrun: 0, counter: 0 }))
+    }
+
+    /// The longest frame that it carries.
+    pub(super) fn max_frame(&self) -> usize {
+        match self {
+            Self::Unix(_) => stream::MAX_FRAME,
+            Self::Udp(udp) => UDP_MAX - udp.framing.header_len(),
+        }
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        match self {
+            Self::Unix(socket) => socket.as_raw_fd(),
+            Self::Udp(udp) => udp.socket.as_raw_fd(),
+        }
+    }
+
+    pub(super) fn connect(&self, address: &SockAddr) -> io::Result<()> {
+        match self {
+            Self::Unix(socket) => SockRef::from(socket).connect(address),
+            Self::Udp(udp) => udp.socket.connect(address),
+        }
+    }
+
+    /// Receives into `batch`. Of each datagram, `welcome` is told the sender, and the octets of
+    /// records before it.
+    pub(super) fn receive(
+        &mut self,
+        batch: &mut FrameBatch,
+        mut welcome: impl FnMut(&Sender, usize) -> Welcome,
+    ) -> io::Result<Received> {
+        let mut received = Received::Nothing;
+        for _ in 0..BURST {
+            let at = batch.records().len();
+            let Some(room) = batch.room() else { return Ok(Received::More) };
+            let datagram = match self {
+                Self::Unix(socket) => receive_unix(socket, room),
+                Self::Udp(udp) => udp.receive(room),
+            };
+            match datagram {
+                Ok(Datagram { sender, content, overrun }) => {
+                    received = Received::Drained;
+                    batch.lose(DiscardReason::Overrun, overrun);
+                    match (welcome(&sender, at), content) {
+                        (Welcome::Taken, Content::Frame(octets)) => batch.push(octets),
+                        (Welcome::Taken, Content::Lost(reason)) | (Welcome::Lost(reason), _) => {
+                            batch.lose(reason, 1);
+                        }
+                        (Welcome::Taken, Content::Hello) | (Welcome::Ignored, _) => {}
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(received),
+                // That is what became of an earlier datagram of ours.
+                Err(_) if matches!(self, Self::Udp(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Received::More)
+    }
+
+    /// Sends from the start of `run`, each frame in a datagram, until the system has no room.
+    ///
+    /// # Errors
+    ///
+    /// When the first frame can't be sent.
+    pub(super) fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
+        let mut taken = Taken::default();
+        for frame in stream::frames(run.records) {
+            let sent = match self {
+                Self::Unix(socket) => socket.send(frame).map(drop),
+                // An error may tell of an earlier datagram; then this one was not tried.
+                Self::Udp(udp) => udp.send(frame).or_else(|_| udp.send(frame)),
+            };
+            match sent {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock || taken.frames > 0 => break,
+                Err(error) => return Err(error),
+            }
+            taken.octets += stream::PREFIX_LEN + frame.len();
+            taken.frames += 1;
+        }
+        Ok(taken)
+    }
+}
+
+fn receive_unix(socket: &UnixDatagram, room: &mut [u8]) -> io::Result<Datagram> {
+    let (octets, sender) = socket.recv_from(room)?;
+    let content = if octets > stream::MAX_FRAME {
+        Content::Lost(DiscardReason::TooBig)
+    } else if room[..octets] == *HELLO {
+        Content::Hello
+    } else {
+        Content::Frame(octets)
+    };
+    Ok(Datagram { sender: Sender::Unix(sender), content, overrun: 0 })
+}
+
+impl UdpSocket {
+    fn receive(&mut self, room: &mut [u8]) -> io::Result<Datagram> {
+        let mut header = [0; HEADER_MAX];
+        let header = &mut header[..self.framing.header_len()];
+        let mut parts = [IoSliceMut::new(header), IoSliceMut::new(room)];
+        let fd = self.socket.as_raw_fd();
+        let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut self.control), MsgFlags::empty())?;
+        let (octets, is_cut) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
+        let sender = message.address.as_ref().and_then(socket_addr).ok_or(io::ErrorKind::InvalidData)?;
+        let mut overrun = 0;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::RxqOvfl(total) = control {
+                overrun = u64::from(total.wrapping_sub(self.overrun));
+                self.overrun = total;
+            }
+        }
+        let content = match self.framing.check(&header[..octets.min(header.len())]) {
+            Err(reason) => Content::Lost(reason),
+            Ok(()) if is_cut => Content::Lost(DiscardReason::TooBig),
+            Ok(()) => Content::Frame(octets - header.len()),
+        };
+        Ok(Datagram { sender: Sender::Udp(sender), content, overrun })
+    }
+
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        match self.framing {
+            Framing::Bare => self.socket.send(frame)?,
+            Framing::L2tpv3(framing) => {
+                let mut header = [0; HEADER_MAX];
+                framing.write(self.counter, &mut header);
+                let header = &header[..framing.header_len()];
+                self.socket.send_vectored(&[IoSlice::new(header), IoSlice::new(frame)])?
+            }
+        };
+        self.counter = self.counter.wrapping_add(1);
+        Ok(())
+    }
+}
+
+fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(*v4));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from(*v6)))
+}
