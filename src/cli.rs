@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::bridge::{BridgeConfig, MAX_PORTS, Mode};
-use crate::config::{self, PortSpec};
+use crate::config::{self, PortKind, PortSpec};
 
 const PORTS_HELP: &str = "\
 Ports:
@@ -15,14 +15,27 @@ Ports:
   tcp:[HOST:]PORT           serve TCP (HOST: 127.0.0.1; everybody: 0.0.0.0; IPv6: [::1]:5555)
   connect:unix:PATH         dial a QEMU that listens (server=on), and again when it goes
   connect:tcp:HOST:PORT     the same over TCP (listen=, server=on)
-  fd:N                      an inherited stream socket, connected or listening
+  fd:N                      an inherited socket: connected, listening, or bound for datagrams
+  udp:[HOST:]PORT           frames in UDP datagrams; each source becomes a port
+    ,remote=HOST:PORT       only this one
+  dgram:PATH[,mode=0600]    frames in unix datagrams; each source becomes a port
+    ,remote=PATH            only this one
+  mcast:GROUP:PORT          the bus that QEMUs make of a multicast group
+    [,iface=ADDR][,ttl=1]   on the interface with this address (127.0.0.1: this host only) or name
+  l2tpv3:[HOST:]PORT,remote=HOST:PORT,txsession=N[,rxsession=N]
+    [,txcookie=N,rxcookie=N[,cookie64=on]][,counter=on]
+                            frames in L2TPv3 over UDP; QEMU's own names, as this end sees them
 
 Options of every port, as ,key=value (a comma inside a value is doubled):
   name=NAME                 what it is called; the ports of a listener are numbered
   queue=OCTETS              what may wait for its peer (1M)
   pause=TIME                how long others may wait for it, at a stretch and per second (50ms)
   max-frame=OCTETS          the longest frame, either way (69632); longer ones are dropped
-  pad=60                    pad the frames that leave by it with zeros";
+  pad=60                    pad the frames that leave by it with zeros
+
+Options of udp: and dgram: without remote=:
+  max-peers=N               the most sources at a time (64)
+  idle=TIME                 how long one is silent before it gives way to a new one (300s)";
 
 /// Joins virtual machines into one Ethernet segment, without root.
 #[derive(Debug, Parser)]
@@ -93,9 +106,8 @@ impl Cli {
         let cli = Self::parse();
         let command = cli.command.unwrap_or(Command::Run(cli.run));
         if let Command::Run(args) = &command
-            && let Some(name) = args.repeated_name()
+            && let Err(message) = args.check()
         {
-            let message = format!("two ports are named '{name}'; give each its own name=");
             Self::command().error(ErrorKind::ValueValidation, message).exit();
         }
         command
@@ -103,11 +115,26 @@ impl Cli {
 }
 
 impl RunArgs {
-    fn repeated_name(&self) -> Option<&str> {
-        let mut names: Vec<&str> =
-            self.ports.iter().filter_map(|port| port.options.name.as_deref()).collect();
-        names.sort_unstable();
-        names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    /// Sees that the ports fit together.
+    fn check(&self) -> Result<(), String> {
+        for (index, port) in self.ports.iter().enumerate() {
+            for other in &self.ports[..index] {
+                if let Some(name) = &port.options.name
+                    && other.options.name.as_ref() == Some(name)
+                {
+                    return Err(format!("two ports are named '{name}'; give each its own name="));
+                }
+                if let (PortKind::Mcast(group), PortKind::Mcast(other)) = (&port.kind, &other.kind)
+                    && group.is_same_bus(other)
+                {
+                    return Err(format!(
+                        "two ports on the bus {}: each would hear the other for ever; leave out one, or give each an iface= of its own",
+                        group.address
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The bridge that is asked for.
@@ -206,7 +233,23 @@ mod tests {
 
     #[test]
     fn names_are_given_once() {
-        assert_eq!(run(&["tcp:1,name=a", "tcp:2,name=b"]).repeated_name(), None);
-        assert_eq!(run(&["tcp:1,name=a", "tcp:2", "tcp:3,name=a"]).repeated_name(), Some("a"));
+        run(&["tcp:1,name=a", "tcp:2,name=b"]).check().unwrap();
+        let error = run(&["tcp:1,name=a", "tcp:2", "tcp:3,name=a"]).check().unwrap_err();
+        assert!(error.contains("two ports are named 'a'"), "{error}");
+    }
+
+    #[test]
+    fn a_bus_is_joined_once() {
+        for (one, other, is_good) in [
+            ("mcast:239.0.0.1:1", "mcast:239.0.0.1:2", true),
+            ("mcast:239.0.0.1:1", "mcast:239.0.0.2:1", true),
+            ("mcast:239.0.0.1:1,iface=10.0.0.1", "mcast:239.0.0.1:1,iface=10.0.0.2", true),
+            ("mcast:239.0.0.1:1,iface=10.0.0.1", "mcast:239.0.0.1:1,iface=10.0.0.1,ttl=2", false),
+            ("mcast:239.0.0.1:1,iface=10.0.0.1", "mcast:239.0.0.1:1", false),
+            ("mcast:239.0.0.1:1", "mcast:239.0.0.1:1", false),
+        ] {
+            let checked = run(&[one, other]).check();
+            assert_eq!(checked.is_ok(), is_good, "{one} {other}: {checked:?}");
+        }
     }
 }

@@ -61,8 +61,15 @@ fn serve(args: &RunArgs, inherited: Vec<Door>, named: &[&PortSpec], macs: &Macs,
     }
     let unix: Vec<UnixName> =
         [UnixName::Path(instance.socket())].into_iter().chain(unix_names(named)).collect();
-    let welcome =
-        Welcome { instance: instance.name(), macs, mode: args.bridge().mode, unix: &unix, tcp: &tcp };
+    let others: Vec<&PortKind> = named.iter().map(|spec| &spec.kind).collect();
+    let welcome = Welcome {
+        instance: instance.name(),
+        macs,
+        mode: args.bridge().mode,
+        unix: &unix,
+        tcp: &tcp,
+        others: &others,
+    };
     print_aside(welcome.to_string());
     turn_until_stopped(&mut hub, &mut signals)?;
     for line in hub.snapshot(hub::now()).totals() {

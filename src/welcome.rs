@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use hub_protocol::l2tpv3::L2tpv3;
 
 use crate::bridge::Mode;
-use crate::config::UnixName;
+use crate::config::{Group, HostPort, Interface, Peers, PortKind, UnixName};
 use crate::instance::Macs;
 
 /// How to join a hub.
@@ -20,6 +23,8 @@ pub struct Welcome<'a> {
     pub unix: &'a [UnixName],
     /// The TCP addresses that it serves.
     pub tcp: &'a [SocketAddr],
+    /// What else was asked for.
+    pub others: &'a [&'a PortKind],
 }
 
 impl fmt::Display for Welcome<'_> {
@@ -52,20 +57,104 @@ impl fmt::Display for Welcome<'_> {
             line(f, tcp_netdev(address))?;
             writeln!(f, "{}", tcp_note(address))?;
         }
+        for (netdev, note) in self.others.iter().filter_map(|kind| datagram_netdev(kind)) {
+            line(f, netdev)?;
+            writeln!(f, "{note}")?;
+        }
         writeln!(f, "Each VM needs its own mac=; 'qhub mac' makes more. Ctrl-C stops.")
     }
 }
 
+fn escaped(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+fn escaped_path(path: &Path) -> String {
+    escaped(&path.display().to_string())
+}
+
 fn unix_netdev(name: &UnixName) -> String {
-    let escaped = |text: &str| text.replace(',', ",,");
     match name {
-        UnixName::Path(path) => {
-            format!("stream,id=n0,addr.type=unix,addr.path={}", escaped(&path.display().to_string()))
-        }
+        UnixName::Path(path) => format!("stream,id=n0,addr.type=unix,addr.path={}", escaped_path(path)),
         UnixName::Abstract(name) => {
             format!("stream,id=n0,addr.type=unix,addr.path={},addr.abstract=on", escaped(name))
         }
     }
+}
+
+/// The other end of a datagram port, and who may be there; `None` where QEMU has none.
+fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
+    match kind {
+        PortKind::Udp { local, peers } => {
+            let own = peers.only().map_or(("127.0.0.1", 0), |remote| (remote.host.as_str(), remote.port));
+            Some((inet_dgram_netdev(own, local)?, udp_note(peers)))
+        }
+        PortKind::Dgram { path, peers, .. } => {
+            let path = escaped_path(path);
+            let own = peers.only().map_or_else(|| format!("{path}.vm1"), |remote| escaped_path(remote));
+            Some((
+                format!("dgram,id=n0,local.type=unix,local.path={own},remote.type=unix,remote.path={path}"),
+                "(QEMU 7.2 or later; each VM needs its own local.path)",
+            ))
+        }
+        PortKind::L2tpv3 { local, remote, framing } => {
+            Some((l2tpv3_netdev(local, remote, framing), "(any QEMU; it takes frames of up to 16 KiB)"))
+        }
+        PortKind::Mcast(group) => {
+            Some((mcast_netdev(group)?, "(any QEMU; everybody on the bus hears everything)"))
+        }
+        PortKind::Unix { .. } | PortKind::Tcp(_) | PortKind::Connect(_) | PortKind::Fd(_) => None,
+    }
+}
+
+/// QEMU knows datagrams over IPv4 only.
+fn inet_dgram_netdev((host, port): (&str, u16), hub: &HostPort) -> Option<String> {
+    if hub.host.contains(':') {
+        return None;
+    }
+    let there = if hub.host == "0.0.0.0" { "127.0.0.1" } else { &hub.host };
+    Some(format!(
+        "dgram,id=n0,local.type=inet,local.host={host},local.port={port},remote.type=inet,remote.host={there},remote.port={}",
+        hub.port
+    ))
+}
+
+fn udp_note(peers: &Peers<HostPort>) -> &'static str {
+    match peers {
+        Peers::One(_) => "(QEMU 7.2 or later; whoever can send from this address may join)",
+        Peers::Any(_) => "(QEMU 7.2 or later; whoever reaches this UDP port may join)",
+    }
+}
+
+fn mcast_netdev(group: &Group) -> Option<String> {
+    let local = match &group.interface {
+        Some(Interface::Address(address)) => format!(",localaddr={address}"),
+        Some(Interface::Name(_)) | None => String::new(),
+    };
+    group.address.is_ipv4().then(|| format!("socket,id=n0,mcast={}{local}", group.address))
+}
+
+/// What the hub sends is what QEMU receives.
+fn l2tpv3_netdev(hub: &HostPort, qemu: &HostPort, framing: &L2tpv3) -> String {
+    let mut netdev = format!(
+        "l2tpv3,id=n0,src={},dst={},udp=on,srcport={},dstport={},txsession={:#x},rxsession={:#x}",
+        qemu.host,
+        hub.host,
+        qemu.port,
+        hub.port,
+        framing.rx_session.unwrap_or(framing.tx_session),
+        framing.tx_session
+    );
+    if let (Some(tx), Some(rx)) = (framing.tx_cookie, framing.rx_cookie) {
+        netdev += &format!(",txcookie={rx:#x},rxcookie={tx:#x}");
+    }
+    if framing.has_long_cookies {
+        netdev += ",cookie64=on";
+    }
+    if framing.has_counter {
+        netdev += ",counter=on";
+    }
+    netdev
 }
 
 /// The old form where it can be used: any QEMU has it, but it knows no IPv6.
@@ -96,7 +185,8 @@ mod tests {
 
     fn text(unix: &[UnixName], tcp: &[&str]) -> String {
         let tcp: Vec<SocketAddr> = tcp.iter().map(|address| address.parse().unwrap()).collect();
-        Welcome { instance: "lab", macs: &Macs::of("lab"), mode: Mode::Switch, unix, tcp: &tcp }.to_string()
+        Welcome { instance: "lab", macs: &Macs::of("lab"), mode: Mode::Switch, unix, tcp: &tcp, others: &[] }
+            .to_string()
     }
 
     fn own() -> UnixName {
@@ -125,6 +215,41 @@ mod tests {
         macs.sort_unstable();
         macs.dedup();
         assert_eq!(macs.len(), ends.len());
+    }
+
+    #[test]
+    fn datagram_ports_have_their_other_end() {
+        for (port, netdev) in [
+            (
+                "udp:5000",
+                "dgram,id=n0,local.type=inet,local.host=127.0.0.1,local.port=0,remote.type=inet,remote.host=127.0.0.1,remote.port=5000",
+            ),
+            (
+                "udp:10.0.0.1:5000,remote=10.0.0.2:5001",
+                "dgram,id=n0,local.type=inet,local.host=10.0.0.2,local.port=5001,remote.type=inet,remote.host=10.0.0.1,remote.port=5000",
+            ),
+            (
+                "dgram:/a,,b",
+                "dgram,id=n0,local.type=unix,local.path=/a,,b.vm1,remote.type=unix,remote.path=/a,,b",
+            ),
+            (
+                "dgram:/a,remote=/b",
+                "dgram,id=n0,local.type=unix,local.path=/b,remote.type=unix,remote.path=/a",
+            ),
+            ("mcast:239.0.0.1:7", "socket,id=n0,mcast=239.0.0.1:7"),
+            ("mcast:239.0.0.1:7,iface=127.0.0.1", "socket,id=n0,mcast=239.0.0.1:7,localaddr=127.0.0.1"),
+            (
+                "l2tpv3:5000,remote=127.0.0.1:5001,txsession=1,rxsession=2,txcookie=3,rxcookie=4,cookie64=on,counter=on",
+                "l2tpv3,id=n0,src=127.0.0.1,dst=127.0.0.1,udp=on,srcport=5001,dstport=5000,txsession=0x2,rxsession=0x1,txcookie=0x4,rxcookie=0x3,cookie64=on,counter=on",
+            ),
+        ] {
+            let spec: crate::config::PortSpec = port.parse().unwrap();
+            assert_eq!(datagram_netdev(&spec.kind).unwrap().0, netdev);
+        }
+        for port in ["udp:[::1]:5000", "mcast:[ff15::1]:5000"] {
+            let spec: crate::config::PortSpec = port.parse().unwrap();
+            assert_eq!(datagram_netdev(&spec.kind), None, "QEMU has no IPv6 there");
+        }
     }
 
     #[test]

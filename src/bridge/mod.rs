@@ -6,6 +6,7 @@
 //! other group, because the segment stands for a wire, except PAUSE in switch mode.
 
 mod fdb;
+mod guard;
 mod ports;
 
 use std::time::{Duration, Instant};
@@ -13,10 +14,12 @@ use std::time::{Duration, Instant};
 use hub_protocol::ethernet::{ETHERTYPE_RARP, Header, PAUSE_ADDRESS};
 
 pub use fdb::{Conflict, FdbCounters, FdbRow};
+pub use guard::LoopFound;
 pub use ports::{MAX_PORTS, PortId, PortSet};
 
 use crate::discard::DiscardReason;
 use fdb::Fdb;
+use guard::LoopGuard;
 
 /// How frames are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,17 @@ pub enum Verdict {
     Discard(DiscardReason),
 }
 
+impl Verdict {
+    /// The ports that the frame leaves by.
+    pub fn ports(&self) -> PortSet {
+        match self {
+            Self::Forward(port) => PortSet::from_iter([*port]),
+            Self::Flood(flood) => flood.ports,
+            Self::Discard(_) => PortSet::default(),
+        }
+    }
+}
+
 /// Where a flooded frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flood {
@@ -65,21 +79,35 @@ pub struct Bridge {
     mode: Mode,
     ports: PortSet,
     fdb: Fdb,
+    guard: LoopGuard,
 }
 
 impl Bridge {
     /// A bridge without ports.
     pub fn new(config: BridgeConfig) -> Self {
-        Self { mode: config.mode, ports: PortSet::default(), fdb: Fdb::new(config.ageing, config.fdb_max) }
+        Self {
+            mode: config.mode,
+            ports: PortSet::default(),
+            fdb: Fdb::new(config.ageing, config.fdb_max),
+            guard: LoopGuard::default(),
+        }
     }
 
     /// Adds a port; nothing that was learned changes.
     pub fn attach(&mut self, port: PortId) {
+        self.guard.attach(port, false);
+        self.ports.insert(port);
+    }
+
+    /// Adds a port to a bus, which others than this hub may forward to and from.
+    pub fn attach_bus(&mut self, port: PortId) {
+        self.guard.attach(port, true);
         self.ports.insert(port);
     }
 
     /// Takes a port away, and the stations that were heard on it.
     pub fn detach(&mut self, port: PortId) {
+        self.guard.detach(port);
         self.ports.remove(port);
         self.fdb.flush(port);
     }
@@ -90,7 +118,34 @@ impl Bridge {
             let reason = if frame.is_empty() { DiscardReason::Empty } else { DiscardReason::Runt };
             return Verdict::Discard(reason);
         };
-        self.learn(ingress, &header, now);
+        if self.guard.is_needed() {
+            if self.guards(ingress, &header, frame, now) {
+                return Verdict::Discard(DiscardReason::Loop);
+            }
+            let verdict = self.forward(ingress, &header, now);
+            self.guard.note_sent(ingress, frame, &verdict.ports(), now);
+            return verdict;
+        }
+        self.forward(ingress, &header, now)
+    }
+
+    /// Looks whether a frame has gone round. True when its port is muted.
+    fn guards(&mut self, ingress: PortId, header: &Header, frame: &[u8], now: Instant) -> bool {
+        while let Some(port) = self.guard.unmute(now) {
+            self.ports.insert(port);
+        }
+        let known = self.fdb.lookup(header.vid, header.source, now);
+        if known.is_some_and(|port| port != ingress)
+            && let Some(port) = self.guard.suspect(ingress, frame, now)
+        {
+            self.ports.remove(port);
+            self.fdb.flush(port);
+        }
+        self.guard.is_muted(ingress)
+    }
+
+    fn forward(&mut self, ingress: PortId, header: &Header, now: Instant) -> Verdict {
+        self.learn(ingress, header, now);
         let heard = match header.destination {
             PAUSE_ADDRESS if self.mode == Mode::Switch => return Verdict::Discard(DiscardReason::Pause),
             group if group.is_group() => None,
@@ -131,6 +186,11 @@ impl Bridge {
     /// Does the bridge remember any station, so that a sweep may find something?
     pub fn has_stations(&self) -> bool {
         !self.fdb.is_empty()
+    }
+
+    /// A loop that has been found and not been told yet.
+    pub fn take_loop(&mut self) -> Option<LoopFound> {
+        self.guard.take_found()
     }
 
     /// A fight of two ports over one station that has not been told yet.

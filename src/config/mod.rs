@@ -141,6 +141,14 @@ pub struct Group {
     pub ttl: u8,
 }
 
+impl Group {
+    /// May this and `other` be one bus? Without an interface, that is for the route to say.
+    pub fn is_same_bus(&self, other: &Self) -> bool {
+        let may_be_one = self.interface.is_none() || other.interface.is_none();
+        self.address == other.address && (may_be_one || self.interface == other.interface)
+    }
+}
+
 /// A network interface, as users name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interface {

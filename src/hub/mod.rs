@@ -93,6 +93,7 @@ pub struct Hub {
     /// The sum of all ports that are gone.
     departed: Counters,
     conflict_warned: Option<Instant>,
+    loop_warned: Option<Instant>,
     /// Frames received, times the ports that each was to leave by; one that was to leave by none
     /// counts once.
     copies: u64,
@@ -124,6 +125,7 @@ impl Hub {
             drain: None,
             departed: Counters::default(),
             conflict_warned: None,
+            loop_warned: None,
             copies: 0,
         })
     }
@@ -166,8 +168,13 @@ impl Hub {
         let limit = self.ports.slab.limit();
         let full = || io::Error::other(format!("all {limit} ports are in use; raise --max-ports"));
         let id = self.ports.slab.vacancy().ok_or_else(full)?;
+        let is_bus = link.is_bus();
         self.ports.insert(id, name.clone(), link, peer.clone(), options, now)?;
-        self.bridge.attach(id);
+        if is_bus {
+            self.bridge.attach_bus(id);
+        } else {
+            self.bridge.attach(id);
+        }
         info!(port = name.as_str(), peer:% = peer; "port up");
         Ok(id)
     }

@@ -12,7 +12,7 @@ use log::warn;
 
 use super::Hub;
 use crate::batch::{Run, Taken};
-use crate::bridge::{PortId, PortSet, Verdict};
+use crate::bridge::{LoopFound, PortId, PortSet, Verdict};
 use crate::discard::DiscardReason;
 use crate::port::{QUIET, as_u64};
 
@@ -47,17 +47,11 @@ impl Hub {
             bridge.relay(ingress, frame, now)
         };
         let relayed = for_each_run(records, decide, |verdict, run| {
-            let egress = match verdict {
-                Verdict::Forward(port) => {
-                    awaited.insert(port);
-                    PortSet::from_iter([port])
-                }
-                Verdict::Flood(flood) => {
-                    flood.awaited.into_iter().for_each(|port| awaited.insert(port));
-                    flood.ports
-                }
-                Verdict::Discard(_) => PortSet::default(),
-            };
+            match verdict {
+                Verdict::Forward(port) => awaited.insert(port),
+                Verdict::Flood(flood) => flood.awaited.into_iter().for_each(|port| awaited.insert(port)),
+                Verdict::Discard(_) => {}
+            }
             if let Some(port) = ports.slab.get_mut(ingress) {
                 port.count_received(&run);
                 if let Verdict::Discard(reason) = verdict {
@@ -65,7 +59,7 @@ impl Hub {
                     *copies += as_u64(run.frames);
                 }
             }
-            for port in egress.iter() {
+            for port in verdict.ports().iter() {
                 *copies += as_u64(run.frames);
                 deliveries += 1;
                 ports.deliver(port, run, now);
@@ -77,6 +71,23 @@ impl Hub {
         }
         *copies += as_u64(ports.hold(ingress, &records[relayed..], now));
         self.warn_of_conflict(now);
+        self.warn_of_loop(now);
+    }
+
+    /// Once in a while that there is a loop, and whenever it costs a port.
+    fn warn_of_loop(&mut self, now: Instant) {
+        let Some(LoopFound { bus, other, muted }) = self.bridge.take_loop() else { return };
+        let is_news = self.loop_warned.is_none_or(|warned| now.saturating_duration_since(warned) >= QUIET);
+        if muted.is_none() && !is_news {
+            return;
+        }
+        self.loop_warned = Some(now);
+        let name = |id| self.ports.slab.get(id).map_or("", |port| port.name.as_str());
+        let (bus, other, muted) = (name(bus), name(other), muted.map(name));
+        let consequence = muted.map_or_else(String::new, |port| format!("; {port} is muted for a minute"));
+        warn!(
+            "a frame that was sent to {bus} came back by {other}: the two are joined elsewhere too, which makes a loop; leave out one of them{consequence}"
+        );
     }
 
     /// Once for each station, and not more often than people read.

@@ -70,6 +70,12 @@ pub trait Link: fmt::Debug {
     /// not read because its own socket blocks, or the system drops what is not read.
     fn patience(&self) -> Option<Duration>;
 
+    /// Do others than this hub forward to and from what is at the other end? Then there may be a
+    /// second way to it.
+    fn is_bus(&self) -> bool {
+        false
+    }
+
     /// Prepares the end: from now on the peer's sends fail, rather than wait and be cut in the
     /// middle. False where the transport cannot say so; such a peer is to be read until it stands
     /// [between two frames](Self::is_at_boundary).

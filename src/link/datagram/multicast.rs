@@ -230,6 +230,10 @@ impl Link for MulticastLink {
         Some(Duration::ZERO)
     }
 
+    fn is_bus(&self) -> bool {
+        true
+    }
+
     fn stop_receiving(&mut self) -> bool {
         false
     }
