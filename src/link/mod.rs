@@ -136,7 +136,8 @@ impl fmt::Display for Peer {
         match self {
             Self::Process { uid, pid } => write!(f, "uid {uid} pid {pid}"),
             Self::Address(address) => write!(f, "{address}"),
-            Self::Socket(path) => write!(f, "{}", path.display()),
+            // The peer chose it, and may have put line ends into it.
+            Self::Socket(path) => write!(f, "{}", path.display().to_string().escape_debug()),
             Self::Unknown => write!(f, "unknown"),
         }
     }
