@@ -30,3 +30,8 @@ fn stream() {
 fn bridge() {
     replay("bridge", bodies::bridge);
 }
+
+#[test]
+fn l2tpv3() {
+    replay("l2tpv3", bodies::l2tpv3);
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hub_protocol::l2tpv3::{self, L2tpv3};
 use hub_protocol::stream::{self, BadLength, Cut, MAX_FRAME, PREFIX_LEN};
 use qhub::batch::FrameBatch;
 use qhub::bridge::{Bridge, BridgeConfig, MAX_PORTS, Mode, PortId, PortSet, Verdict};
@@ -76,7 +77,7 @@ fn check_cut(records: &[u8], limit: usize) {
 /// remembers more than it may.
 ///
 /// Input: the mode (lowest bit) and the size of the table, then steps. A step is an octet for the
-/// port and one that says what happens: 0 attach, 1 detach, 2 a sweep after some seconds, else a
+/// port (its highest bit: to a bus) and one that says what happens: 0 attach, 1 detach, 2 a sweep after some seconds, else a
 /// frame of so many octets, which follow, after as many milliseconds.
 pub(crate) fn bridge(input: &[u8]) {
     let [setup, steps @ ..] = input else { return };
@@ -91,7 +92,11 @@ pub(crate) fn bridge(input: &[u8]) {
         let port = PortId::new(usize::from(index % 8) * (MAX_PORTS - 1) / 7).expect("within the range");
         match action {
             0 => {
-                bridge.attach(port);
+                if index & 0x80 == 0 {
+                    bridge.attach(port)
+                } else {
+                    bridge.attach_bus(port)
+                }
                 ports.insert(port);
             }
             1 => {
@@ -117,6 +122,34 @@ pub(crate) fn bridge(input: &[u8]) {
             assert!(ports.contains(row.port), "it remembers a port that is gone");
             assert!(row.mac.is_station() && row.age <= Duration::from_secs(1));
         }
+    }
+}
+
+/// Any octets in the place of an L2TPv3 header: the check never panics, and what it lets pass is what
+/// the peer writes, but for flags and the counter.
+///
+/// Input: a bit each for cookies, long cookies and the counter, and the octets.
+pub(crate) fn l2tpv3(input: &[u8]) {
+    let [options, octets @ ..] = input else { return };
+    let cookie = (options & 1 != 0).then_some(0x0102_0304);
+    let framing = L2tpv3 {
+        tx_session: 7,
+        rx_session: Some(9),
+        tx_cookie: cookie,
+        rx_cookie: cookie,
+        has_long_cookies: options & 2 != 0,
+        has_counter: options & 4 != 0,
+    };
+    framing.check().expect("both cookies fit");
+    let mirror = L2tpv3 { tx_session: 9, rx_session: Some(7), ..framing };
+    let mut header = [0; l2tpv3::HEADER_MAX];
+    mirror.write(u32::from(*options), &mut header);
+    let len = framing.header_len();
+    assert_eq!(framing.check_header(&header[..len]), Ok(()));
+    if framing.check_header(octets).is_ok() {
+        let end = if framing.has_counter { len - 4 } else { len };
+        assert_eq!(octets[4..end], header[4..end]);
+        assert!(octets.len() >= len && octets[0] < 0x80 && octets[1] & 0x0f == 3);
     }
 }
 
