@@ -10,6 +10,16 @@ use crate::discard::{DiscardReason, Drops};
 /// Octets that one receive takes at the most.
 pub const ARENA: usize = 256 * 1024;
 
+/// The same where a receiver has a backlog: more would only wait, and make what waits older.
+pub const SHORT: usize = 32 * 1024;
+
+/// Datagrams that one system call receives at the most.
+pub const SLOTS: usize = 32;
+
+/// From one slot to the next: no multiple of a page, or they would share the same few lines of the
+/// cache.
+const STRIDE: usize = MAX_FRAME + 128;
+
 /// Consecutive frames: whole records in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run<'a> {
@@ -41,6 +51,22 @@ impl<'a> Run<'a> {
         Taken { octets, frames: usize::from(octets > 0) }
     }
 
+    /// As many frames from its start as `octets` and `frames` allow.
+    pub fn start(&self, octets: usize, frames: usize) -> Taken {
+        if self.records.len() <= octets && self.frames <= frames {
+            return self.extent();
+        }
+        let mut taken = Taken::default();
+        for frame in stream::frames(self.records).take(frames) {
+            let end = taken.octets + PREFIX_LEN + frame.len();
+            if end > octets {
+                break;
+            }
+            taken = Taken { octets: end, frames: taken.frames + 1 };
+        }
+        taken
+    }
+
     /// What was taken, and what was left.
     pub fn split(self, taken: Taken) -> (Self, Self) {
         let (before, behind) = self.records.split_at(taken.octets);
@@ -69,23 +95,39 @@ impl Taken {
 #[derive(Debug)]
 pub struct FrameBatch {
     arena: Box<[u8]>,
+    /// Where datagrams are received that come several at once; made when there are any.
+    slots: Vec<u8>,
     /// Octets of whole records.
     whole: usize,
+    /// Octets that one receive may take.
+    limit: usize,
     /// Frames that came with these and were lost before they got here.
     lost: Drops,
 }
 
 impl Default for FrameBatch {
     fn default() -> Self {
-        Self { arena: vec![0; ARENA].into_boxed_slice(), whole: 0, lost: Drops::default() }
+        Self {
+            arena: vec![0; ARENA].into_boxed_slice(),
+            slots: Vec::new(),
+            whole: 0,
+            limit: ARENA,
+            lost: Drops::default(),
+        }
     }
 }
 
 impl FrameBatch {
-    /// Forgets the frames.
-    pub fn clear(&mut self) {
+    /// Forgets the frames. The next receive takes some `limit` octets.
+    pub fn clear(&mut self, limit: usize) {
         self.whole = 0;
+        self.limit = limit;
         self.lost = Drops::default();
+    }
+
+    /// Is there room for several datagrams more?
+    pub fn is_half_empty(&self) -> bool {
+        self.whole < self.limit / 2
     }
 
     /// Holds `records`, which are whole and not more than an arena.
@@ -106,8 +148,8 @@ impl FrameBatch {
         read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
     ) -> std::io::Result<Filled> {
         let held = tail.len();
-        let offered = self.arena.len() - held;
-        let taken = read(&mut self.arena[held..])?;
+        let offered = self.limit.min(self.arena.len() - held);
+        let taken = read(&mut self.arena[held..][..offered])?;
         if stream::record_len(tail).is_some_and(|record| held + taken < record) {
             // A record that comes in small pieces costs as much as its octets, not their square.
             tail.extend_from_slice(&self.arena[held..held + taken]);
@@ -132,7 +174,7 @@ impl FrameBatch {
     /// there is not so much left. What is put there counts with [`Self::push`].
     pub fn room(&mut self) -> Option<&mut [u8]> {
         let start = self.whole + PREFIX_LEN;
-        self.arena.get_mut(start..=start + MAX_FRAME)
+        self.arena.get_mut(start..=start + MAX_FRAME).filter(|_| self.whole < self.limit)
     }
 
     /// Makes a record of the first octets of [`Self::room`].
@@ -141,6 +183,31 @@ impl FrameBatch {
         if let Some(length) = stream::prefix(&frame[..octets]) {
             prefix.copy_from_slice(&length);
             self.whole += PREFIX_LEN + octets;
+        }
+    }
+
+    /// A room for a frame of any length and an octet, [`SLOTS`] times; what is put there counts with
+    /// [`Self::push_slot`].
+    pub fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        if self.slots.is_empty() {
+            self.slots = vec![0; SLOTS * STRIDE];
+        }
+        self.slots.chunks_exact_mut(STRIDE).map(|slot| &mut slot[..=MAX_FRAME])
+    }
+
+    /// Makes a record of the first `octets` of a slot, at the end of the batch, or of `rest` when the
+    /// batch is full or there is something already.
+    pub fn push_slot(&mut self, slot: usize, octets: usize, rest: &mut Vec<u8>) {
+        let frame = &self.slots[slot * STRIDE..][..octets];
+        let end = self.whole + PREFIX_LEN + octets;
+        if end > self.arena.len() || !rest.is_empty() {
+            stream::append(rest, frame);
+            return;
+        }
+        if let Some(length) = stream::prefix(frame) {
+            self.arena[self.whole..][..PREFIX_LEN].copy_from_slice(&length);
+            self.arena[self.whole + PREFIX_LEN..end].copy_from_slice(frame);
+            self.whole = end;
         }
     }
 
@@ -176,6 +243,16 @@ mod tests {
     use super::*;
     use std::io;
 
+    #[test]
+    fn the_start_of_a_run_keeps_both_limits() {
+        let run = Run::of(b"\0\0\0\x02ab\0\0\0\x02cd\0\0\0\x02ef");
+        for (octets, frames, taken) in [(18, 3, 3), (17, 3, 2), (18, 2, 2), (12, 9, 2), (5, 9, 0), (99, 0, 0)]
+        {
+            let start = run.start(octets, frames);
+            assert_eq!(start, Taken { octets: 6 * taken, frames: taken }, "{octets} octets, {frames} frames");
+        }
+    }
+
     fn feed<'a>(bytes: &'a [u8]) -> impl FnOnce(&mut [u8]) -> io::Result<usize> + 'a {
         move |room| {
             room[..bytes.len()].copy_from_slice(bytes);
@@ -191,7 +268,7 @@ mod tests {
         assert_eq!((batch.records(), tail.as_slice()), (&b"\0\0\0\x02ab"[..], &b"\0\0\0\x03c"[..]));
 
         let kept = tail.clone();
-        batch.clear();
+        batch.clear(ARENA);
         batch.fill_stream(&mut tail, |_| Err(io::ErrorKind::WouldBlock.into())).unwrap_err();
         assert_eq!((batch.records().len(), &tail), (0, &kept), "an error loses nothing");
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hub_protocol::l2tpv3::{self, L2tpv3};
 use hub_protocol::stream::{self, BadLength, Cut, MAX_FRAME, PREFIX_LEN};
-use qhub::batch::FrameBatch;
+use qhub::batch::{ARENA, FrameBatch};
 use qhub::bridge::{Bridge, BridgeConfig, MAX_PORTS, Mode, PortId, PortSet, Verdict};
 
 /// The decoder gives the same frames, the same error and the same rest for any chunking.
@@ -23,7 +23,7 @@ pub(crate) fn stream(input: &[u8]) {
     // Chunks grow, so that a long input needs few of them.
     let mut chunk = usize::from(*step) + 1;
     while !waiting.is_empty() && found.is_none() {
-        batch.clear();
+        batch.clear(ARENA);
         let read = |room: &mut [u8]| {
             let taken = chunk.min(waiting.len()).min(room.len());
             room[..taken].copy_from_slice(&waiting[..taken]);

@@ -18,8 +18,11 @@ use crate::batch::ARENA;
 pub use spec::SpecError;
 pub use text::parse_name;
 
-/// Queued octets above which a port is congested.
+/// Queued octets above which a port is congested, and which it keeps when nobody waits for it.
 pub const HIGH_MARK: usize = 128 * 1024;
+
+/// The same in frames: to send them takes time however short they are.
+pub const HIGH_MARK_FRAMES: usize = 512;
 
 /// The smallest `queue=`: whoever waits for a port under the mark has one batch on its way.
 pub const QUEUE_MIN: usize = HIGH_MARK + ARENA;

@@ -10,6 +10,7 @@ use log::info;
 
 use super::Hub;
 use super::doors::door_token;
+use crate::batch::ARENA;
 use crate::bridge::PortId;
 use crate::config::PeerLimits;
 use crate::discard::{DiscardReason, Drops};
@@ -72,7 +73,7 @@ impl Hub {
         let Some((door, server)) = self.doors.server(index).filter(|(_, server)| server.ready) else {
             return;
         };
-        self.batch.clear();
+        self.batch.clear(ARENA);
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let received = server.socket.receive(&mut self.batch, &mut arrivals);
         server.ready = matches!(received, Ok(Received::More));

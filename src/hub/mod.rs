@@ -257,10 +257,10 @@ impl Hub {
                 self.kept.push(id);
                 continue;
             }
+            self.batch.clear(self.ports.batch_limit(id));
             if let Some(port) = self.ports.slab.get_mut(id) {
                 port.is_listed = false;
                 port.waiting = None;
-                self.batch.clear();
                 port.receive(&mut self.batch, now, &mut self.ports.memory);
                 port.count_lost(self.batch.lost());
                 self.copies += self.batch.lost().total();

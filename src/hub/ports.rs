@@ -8,9 +8,9 @@ use std::time::Instant;
 use mio::{Registry, Token};
 
 use super::slab::Slab;
-use crate::batch::Run;
+use crate::batch::{ARENA, Run, SHORT};
 use crate::bridge::{PortId, PortSet};
-use crate::config::PortOptions;
+use crate::config::{HIGH_MARK_FRAMES, PortOptions};
 use crate::link::{Link, Peer};
 use crate::port::{Memory, Port};
 
@@ -129,6 +129,17 @@ impl Ports {
             port.shed(SHED, now, &mut self.memory);
             self.settle(id);
         }
+    }
+
+    /// How many octets are to be read from `ingress` at once: few when it may wait for others that
+    /// have a backlog, and no more short frames than a receiver takes in a few milliseconds.
+    pub(super) fn batch_limit(&self, ingress: PortId) -> usize {
+        let Some(port) = self.slab.get(ingress) else { return ARENA };
+        let has_backlog = |id| self.slab.get(id).is_some_and(|port| port.queued() > 0);
+        if port.awaited.iter().any(has_backlog) {
+            return SHORT;
+        }
+        (HIGH_MARK_FRAMES * port.usual_record).clamp(SHORT, ARENA)
     }
 
     /// May `ingress` be read now? While everything that it was last unicast to is congested, it

@@ -34,6 +34,7 @@ impl Hub {
         if records.is_empty() {
             return;
         }
+        port.usual_record = stream::record_len(records).unwrap_or_default();
         if held > 0 {
             // Those come first. Nobody stops a datagram server for one of its peers.
             *copies += as_u64(ports.hold(ingress, records, now));

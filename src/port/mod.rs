@@ -16,7 +16,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::batch::{ARENA, FrameBatch, Run, Taken};
 use crate::bridge::PortSet;
-use crate::config::{HIGH_MARK, PortOptions};
+use crate::config::{HIGH_MARK, HIGH_MARK_FRAMES, PortOptions};
 use crate::discard::{DiscardReason, Drops};
 use crate::link::{Link, Peer, Received, SendError};
 pub use counters::Counters;
@@ -66,6 +66,8 @@ pub struct Port {
     pub awaited: PortSet,
     /// Since when it waits.
     pub waiting: Option<Instant>,
+    /// Octets of the first record of its last batch.
+    pub usual_record: usize,
     /// When it was last read.
     pub heard: Instant,
     /// Is it on the hub's ready list?
@@ -113,6 +115,7 @@ impl Port {
             peer,
             awaited: PortSet::default(),
             waiting: None,
+            usual_record: ARENA,
             heard: now,
             is_listed: false,
             warned: None,
@@ -296,15 +299,13 @@ impl Port {
 
     /// As much of `run` as the queue has room for; the rest is dropped.
     pub fn fit<'r>(&mut self, run: Run<'r>, now: Instant) -> Run<'r> {
-        let limit = if self.is_overloaded(now) { HIGH_MARK } else { self.options.queue };
-        let room = limit.saturating_sub(self.queue.len());
-        let fits = if run.records.len() <= room {
-            Taken { octets: run.records.len(), frames: run.frames }
+        let (octets, frames) = if self.is_overloaded(now) {
+            (HIGH_MARK, HIGH_MARK_FRAMES.saturating_sub(self.queue.frames()))
         } else {
-            let Cut { whole, frames, .. } = stream::cut(run.records, room);
-            Taken { octets: whole, frames }
+            (self.options.queue, run.frames)
         };
-        let (fitting, lost) = run.split(fits);
+        let room = octets.saturating_sub(self.queue.len());
+        let (fitting, lost) = run.split(run.start(room, frames));
         self.count_dropped(DiscardReason::QueueFull, lost.frames);
         fitting
     }
@@ -395,7 +396,7 @@ impl Port {
 
     /// Is its queue over the high mark?
     pub fn is_congested(&self) -> bool {
-        self.queue.len() > HIGH_MARK
+        self.queue.len() > HIGH_MARK || self.queue.frames() > HIGH_MARK_FRAMES
     }
 
     /// Is its pause budget spent, so that nobody waits for it?

@@ -72,6 +72,7 @@ pub(super) struct EgressQueue {
     blocks: VecDeque<Block>,
     stamps: VecDeque<Stamp>,
     len: usize,
+    frames: usize,
     allocated: usize,
     taken: u64,
 }
@@ -113,7 +114,7 @@ impl EgressQueue {
 
     /// Frames that wait.
     pub(super) fn frames(&self) -> usize {
-        self.blocks.iter().map(|block| block.frames).sum()
+        self.frames
     }
 
     /// Appends frames.
@@ -130,6 +131,7 @@ impl EgressQueue {
         }
         let start = self.end();
         self.len += run.records.len();
+        self.frames += run.frames;
         let end = self.end();
         match self.stamps.back_mut() {
             Some(last) if last.queued == now || end - last.start <= STAMP => last.end = end,
@@ -148,6 +150,7 @@ impl EgressQueue {
             self.blocks.pop_front();
         }
         self.len -= taken.octets;
+        self.frames -= taken.frames;
         self.taken += as_u64(taken.octets);
         while self.stamps.front().is_some_and(|stamp| stamp.end <= self.taken) {
             self.stamps.pop_front();
@@ -162,6 +165,7 @@ impl EgressQueue {
         self.allocated -= block.cost;
         memory.used -= block.cost;
         self.len -= block.records.len();
+        self.frames -= block.frames;
         let end = self.end();
         while let Some(last) = self.stamps.pop_back() {
             let before = self.stamps.back().map_or(self.taken, |stamp| stamp.end);
