@@ -302,8 +302,164 @@ mod tests {
             ("connect:unix:/run/vm", "connect:unix:/run/vm"),
             ("connect:tcp:[::1]:5555", "connect:tcp:[::1]:5555"),
             ("fd:3", "fd:3"),
+            ("udp:5555", "udp:127.0.0.1:5555"),
+            ("udp:[::]:5555", "udp:[::]:5555"),
+            ("udp:5555,remote=localhost:1", "udp:127.0.0.1:5555"),
+            ("udp:5555,remote=[fd77::1]:1", "udp:[::1]:5555"),
+            ("dgram:/run/hub,,1,remote=/run/vm", "dgram:/run/hub,1"),
+            ("mcast:239.0.0.1:1,iface=lo", "mcast:239.0.0.1:1"),
+            ("mcast:[ff15::1]:65535", "mcast:[ff15::1]:65535"),
+            ("l2tpv3:1701,remote=10.0.0.1:1", "l2tpv3:127.0.0.1:1701"),
+            ("l2tpv3:0.0.0.0:1701,remote=h:1", "l2tpv3:0.0.0.0:1701"),
         ] {
             assert_eq!(parse(text).kind.to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn datagram_ports_take_what_they_are_told() {
+        let local = |host: &str| HostPort { host: host.to_owned(), port: 5 };
+        let any = |max, idle| PeerLimits { max, idle: Duration::from_secs(idle) };
+        for (text, limits) in [
+            ("udp:5", any(64, 300)),
+            ("udp:5,max-peers=1,idle=1s", any(1, 1)),
+            ("udp:5,idle=86400s,max-peers=1024", any(1024, 86_400)),
+            ("udp:5,idle=86400000ms", any(64, 86_400)),
+        ] {
+            let kind = PortKind::Udp { local: local("127.0.0.1"), peers: Peers::Any(limits) };
+            assert_eq!(parse(text).kind, kind, "{text}");
+        }
+        let spec = parse("udp:h:5,name=lab,remote=[::1]:65535,pad=60");
+        let remote = HostPort { host: "::1".to_owned(), port: 65_535 };
+        assert_eq!(spec.kind, PortKind::Udp { local: local("h"), peers: Peers::One(remote) });
+        assert_eq!((spec.options.name.as_deref(), spec.options.pad), (Some("lab"), 60));
+
+        let dgram = |mode, peers| PortKind::Dgram { path: "/a".into(), mode, peers };
+        assert_eq!(parse("dgram:/a").kind, dgram(0o600, Peers::Any(any(64, 300))));
+        assert_eq!(parse("dgram:/a,mode=0,idle=2s").kind, dgram(0, Peers::Any(any(64, 2))));
+        assert_eq!(parse("dgram:/a,mode=0777,remote=b,,c").kind, dgram(0o777, Peers::One("b,c".into())));
+
+        let group = |address: &str, interface, ttl| {
+            PortKind::Mcast(Group { address: address.parse().unwrap(), interface, ttl })
+        };
+        let own = |address: &str| Some(Interface::Address(address.parse().unwrap()));
+        let named = |name: &str| Some(Interface::Name(name.to_owned()));
+        for (text, kind) in [
+            ("mcast:224.0.0.0:1", group("224.0.0.0:1", None, 1)),
+            ("mcast:239.255.255.255:1,ttl=0", group("239.255.255.255:1", None, 0)),
+            ("mcast:239.0.0.1:1,ttl=255,iface=127.0.0.1", group("239.0.0.1:1", own("127.0.0.1"), 255)),
+            ("mcast:[ff15::1]:1,iface=::1", group("[ff15::1]:1", own("::1"), 1)),
+            ("mcast:[ff15::1]:1,iface=eth0", group("[ff15::1]:1", named("eth0"), 1)),
+        ] {
+            assert_eq!(parse(text).kind, kind, "{text}");
+        }
+
+        let l2tpv3 = |framing| {
+            let remote = HostPort { host: "10.0.0.1".to_owned(), port: 6 };
+            PortKind::L2tpv3 { local: local("127.0.0.1"), remote, framing }
+        };
+        for (text, framing) in [
+            ("txsession=0", L2tpv3::default()),
+            (
+                "txsession=0xffffffff,rxsession=4294967295,counter=on,cookie64=off",
+                L2tpv3 {
+                    tx_session: u32::MAX,
+                    rx_session: Some(u32::MAX),
+                    has_counter: true,
+                    ..L2tpv3::default()
+                },
+            ),
+            (
+                "txcookie=0xffffffff,rxcookie=0",
+                L2tpv3 { tx_cookie: Some(0xffff_ffff), rx_cookie: Some(0), ..L2tpv3::default() },
+            ),
+            (
+                "cookie64=on,txcookie=1,rxcookie=0xffffffffffffffff",
+                L2tpv3 {
+                    tx_cookie: Some(1),
+                    rx_cookie: Some(u64::MAX),
+                    has_long_cookies: true,
+                    ..L2tpv3::default()
+                },
+            ),
+        ] {
+            assert_eq!(parse(&format!("l2tpv3:5,{text},remote=10.0.0.1:6")).kind, l2tpv3(framing), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_datagram_ports_say_what_would_be_right() {
+        for (text, hint) in [
+            ("udp:0", "port 0 is nobody's; write 1 to 65535"),
+            ("udp:65536", "write 1 to 65535"),
+            ("udp:", "write 1 to 65535"),
+            ("udp:::1:5", "brackets"),
+            ("udp:1,max-peers=0", "write 1 to 1024"),
+            ("udp:1,max-peers=1025", "write 1 to 1024"),
+            ("udp:1,max-peers=", "write 1 to 1024"),
+            ("udp:1,max-peers=-1", "write 1 to 1024"),
+            ("udp:1,idle=999ms", "write 1s to 86400s"),
+            ("udp:1,idle=86401s", "write 1s to 86400s"),
+            ("udp:1,idle=60", "write 1s to 86400s"),
+            ("udp:1,remote=", "names no host; write HOST:PORT"),
+            ("udp:1,remote=5", "names no host; write HOST:PORT"),
+            ("udp:1,remote=h:0", "port 0"),
+            ("udp:1,remote=127.0.0.1:1", "is this port itself; write the address that the peer sends from"),
+            ("udp:[::1]:1,remote=[::1]:1", "is this port itself"),
+            ("udp:1,remote=h:2,remote=h:3", "'remote=' is given twice"),
+            ("udp:1,max-peers=2,remote=h:2", "'max-peers=' is for a port without remote="),
+            ("udp:1,remote=h:2,idle=2s", "'idle=' is for a port without remote="),
+            ("udp:1,mode=0600", "takes no 'mode='"),
+            ("udp:1,ttl=1", "takes no 'ttl='"),
+            ("dgram:", "needs a name"),
+            ("dgram:@x", "write a path, whose permissions decide"),
+            ("dgram:/a,remote=@x", "write a path"),
+            ("dgram:/a,remote=", "needs a name"),
+            ("dgram:/a,remote=/a", "is this port itself; write the path of the peer's socket"),
+            ("dgram:/a,remote=/b,remote=/c", "'remote=' is given twice"),
+            ("dgram:/a,remote=/b,max-peers=1", "'max-peers=' is for a port without remote="),
+            ("dgram:/a,mode=8", "octal"),
+            ("dgram:/a,any-user=on", "takes no 'any-user='"),
+            ("mcast:10.0.0.1:1", "write one of 224.0.0.0 to 239.255.255.255, as in mcast:239.0.0.1:1"),
+            ("mcast:223.255.255.255:1", "224.0.0.0"),
+            ("mcast:240.0.0.0:1", "224.0.0.0"),
+            ("mcast:[fd00::1]:1", "begins with ff, as in mcast:[ff15::1]:1"),
+            ("mcast:239.0.0.1:0", "port 0 is nobody's; write 1 to 65535"),
+            ("mcast:239.0.0.1", "HOST:PORT"),
+            ("mcast:name:1", "'name' is no address; write a multicast group, as in mcast:239.0.0.1:1"),
+            ("mcast:[ff15::1]:1,iface=127.0.0.1", "write an IPv6 address of the interface, or its name"),
+            ("mcast:239.0.0.1:1,iface=::1", "write an IPv4 address of the interface, or its name"),
+            ("mcast:239.0.0.1:1,iface=", "iface= is empty; write an address of the interface"),
+            ("mcast:239.0.0.1:1,ttl=256", "write 0 to 255"),
+            ("mcast:239.0.0.1:1,ttl=-1", "write 0 to 255"),
+            ("mcast:239.0.0.1:1,remote=h:1", "takes no 'remote='"),
+            ("mcast:239.0.0.1:1,max-peers=1", "takes no 'max-peers='"),
+            ("l2tpv3:1", "needs remote=HOST:PORT, the address that the peer sends from"),
+            ("l2tpv3:1,remote=127.0.0.1:1", "is this port itself"),
+            ("l2tpv3:0,remote=h:1", "port 0"),
+            ("l2tpv3:1,remote=h:1,txcookie=1", "write txcookie= and rxcookie="),
+            ("l2tpv3:1,remote=h:1,rxcookie=1", "write txcookie= and rxcookie="),
+            ("l2tpv3:1,remote=h:1,txcookie=0x100000000,rxcookie=1", "add cookie64=on"),
+            ("l2tpv3:1,remote=h:1,txcookie=1,rxcookie=4294967296,cookie64=off", "add cookie64=on"),
+            (
+                "l2tpv3:1,remote=h:1,txcookie=0x10000000000000000,rxcookie=1",
+                "write 0 to 18446744073709551615",
+            ),
+            ("l2tpv3:1,remote=h:1,txsession=0x100000000", "write 0 to 4294967295"),
+            ("l2tpv3:1,remote=h:1,rxsession=0x", "write 0 to 4294967295"),
+            ("l2tpv3:1,remote=h:1,counter=1", "on or off"),
+            ("l2tpv3:1,remote=h:1,idle=1s", "takes no 'idle='"),
+            ("l2tpv3:1,remote=h:1,remote=h:2", "'remote=' is given twice"),
+            ("tcp:1,remote=h:1", "takes no 'remote='"),
+            ("unix:/a,remote=/b", "takes no 'remote='"),
+            ("fd:3,remote=/b", "takes no 'remote='"),
+            ("tcp:1,max-peers=1", "takes no 'max-peers='"),
+            ("fd:3,idle=1s", "takes no 'idle='"),
+        ] {
+            match text.parse::<PortSpec>() {
+                Err(error) => assert!(error.to_string().contains(hint), "{text}: {error}"),
+                Ok(spec) => panic!("{text}: {spec:?}"),
+            }
         }
     }
 

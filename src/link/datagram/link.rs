@@ -4,6 +4,7 @@
 use std::io;
 use std::time::Duration;
 
+use hub_protocol::stream::{self, Cut};
 use mio::event::Source as _;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -12,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::socket::{DatagramSocket, Framing, Welcome};
 use super::source::Source;
-use crate::batch::{FrameBatch, Run, Taken};
+use crate::batch::{ARENA, FrameBatch, Run, Taken};
 use crate::discard::DiscardReason;
 use crate::link::{Link, Received, SendError};
 
@@ -41,6 +42,8 @@ pub struct DatagramLink {
     /// Whose datagrams count, where others may have come before the socket was connected.
     source: Option<Source>,
     tie: Tie,
+    /// Records that were received and found no room in the batch.
+    rest: Vec<u8>,
 }
 
 impl DatagramLink {
@@ -79,7 +82,7 @@ impl DatagramLink {
     }
 
     fn new(socket: DatagramSocket, source: Option<Source>, tie: Tie) -> Self {
-        Self { socket, source, tie }
+        Self { socket, source, tie, rest: Vec::new() }
     }
 
     /// Connects to a unix peer.
@@ -149,11 +152,25 @@ impl Link for DatagramLink {
     }
 
     fn receive(&mut self, batch: &mut FrameBatch) -> io::Result<Received> {
-        let Self { socket, source, .. } = self;
-        socket.receive(batch, |sender, _| match source {
-            Some(source) if !sender.is(source) => Welcome::Lost(DiscardReason::Stranger),
-            _ => Welcome::Taken,
-        })
+        if !self.rest.is_empty() {
+            let Cut { whole, .. } = stream::cut(&self.rest, ARENA.min(self.rest.len()));
+            batch.load(&self.rest[..whole]);
+            self.rest = self.rest.split_off(whole);
+            return Ok(Received::More);
+        }
+        let Self { socket, source, tie, rest } = self;
+        let is_pair = matches!(tie, Tie::Pair);
+        let Some(peer) = source else {
+            return socket.receive_many(batch, rest);
+        };
+        let received = socket.receive(batch, |sender, _| {
+            if sender.is(peer) { Welcome::Taken } else { Welcome::Lost(DiscardReason::Stranger) }
+        })?;
+        if is_pair && received != Received::More {
+            // Those who came before are gone, and nobody else can come.
+            *source = None;
+        }
+        Ok(received)
     }
 
     fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {

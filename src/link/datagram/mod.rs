@@ -8,6 +8,7 @@
 //! * [`MulticastLink`]: a bus of many.
 
 mod link;
+mod many;
 mod multicast;
 mod server;
 mod socket;

@@ -10,8 +10,9 @@ use hub_protocol::stream;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use socket2::{SockAddr, SockRef, Socket};
 
+use super::many::Many;
 use super::source::Sender;
-use crate::batch::{FrameBatch, Run, Taken};
+use crate::batch::{FrameBatch, Run, SLOTS, Taken};
 use crate::discard::DiscardReason;
 use crate::link::Received;
 
@@ -69,7 +70,7 @@ pub(super) enum Welcome {
 #[derive(Debug)]
 pub(super) enum DatagramSocket {
     /// What is not read stops its sender.
-    Unix(UnixDatagram),
+    Unix(UnixDatagram, Many),
     /// What is not read in time is dropped by the system.
     Udp(UdpSocket),
 }
@@ -84,6 +85,7 @@ pub(super) struct UdpSocket {
     overrun: u32,
     /// Datagrams sent, as L2TPv3 counts them.
     counter: u32,
+    many: Many,
 }
 
 /// A datagram, whose frame is in the room that was offered.
@@ -107,7 +109,7 @@ impl DatagramSocket {
     /// A unix socket.
     pub(super) fn unix(socket: Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self::Unix(socket.into()))
+        Ok(Self::Unix(socket.into(), Many::new()))
     }
 
     /// A UDP socket.
@@ -116,27 +118,27 @@ impl DatagramSocket {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         let control = nix::cmsg_space!(u32);
-        Ok(Self::Udp(UdpSocket { socket, framing, control, overrun: 0, counter: 0 }))
+        Ok(Self::Udp(UdpSocket { socket, framing, control, overrun: 0, counter: 0, many: Many::new() }))
     }
 
     /// The longest frame that it carries.
     pub(super) fn max_frame(&self) -> usize {
         match self {
-            Self::Unix(_) => stream::MAX_FRAME,
+            Self::Unix(..) => stream::MAX_FRAME,
             Self::Udp(udp) => UDP_MAX - udp.framing.header_len(),
         }
     }
 
     pub(super) fn fd(&self) -> RawFd {
         match self {
-            Self::Unix(socket) => socket.as_raw_fd(),
+            Self::Unix(socket, _) => socket.as_raw_fd(),
             Self::Udp(udp) => udp.socket.as_raw_fd(),
         }
     }
 
     pub(super) fn connect(&self, address: &SockAddr) -> io::Result<()> {
         match self {
-            Self::Unix(socket) => SockRef::from(socket).connect(address),
+            Self::Unix(socket, _) => SockRef::from(socket).connect(address),
             Self::Udp(udp) => udp.socket.connect(address),
         }
     }
@@ -153,7 +155,7 @@ impl DatagramSocket {
             let at = batch.records().len();
             let Some(room) = batch.room() else { return Ok(Received::More) };
             let datagram = match self {
-                Self::Unix(socket) => receive_unix(socket, room),
+                Self::Unix(socket, _) => receive_unix(socket, room),
                 Self::Udp(udp) => udp.receive(room),
             };
             match datagram {
@@ -177,6 +179,36 @@ impl DatagramSocket {
         Ok(Received::More)
     }
 
+    /// Receives into an empty `batch`, several datagrams at once, from a unix socket that hears nobody
+    /// but its peer. What the batch has no room for is left in `rest`.
+    pub(super) fn receive_many(
+        &mut self,
+        batch: &mut FrameBatch,
+        rest: &mut Vec<u8>,
+    ) -> io::Result<Received> {
+        let Self::Unix(socket, many) = self else { return self.receive(batch, |_, _| Welcome::Taken) };
+        let mut received = Received::Nothing;
+        while rest.is_empty() && batch.is_half_empty() {
+            let found = match many.receive(socket.as_raw_fd(), batch) {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(received),
+                Err(error) => return Err(error),
+            };
+            received = Received::Drained;
+            for (slot, &octets) in found.iter().enumerate() {
+                if octets > stream::MAX_FRAME {
+                    batch.lose(DiscardReason::TooBig, 1);
+                } else {
+                    batch.push_slot(slot, octets, rest);
+                }
+            }
+            if found.len() < SLOTS {
+                return Ok(received);
+            }
+        }
+        Ok(Received::More)
+    }
+
     /// Sends from the start of `run`, each frame in a datagram, until the system has no room.
     ///
     /// # Errors
@@ -184,19 +216,20 @@ impl DatagramSocket {
     /// When the first frame can't be sent.
     pub(super) fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
         let mut taken = Taken::default();
-        for frame in stream::frames(run.records) {
+        while taken.frames < run.frames {
+            let rest = run.split(taken).1;
             let sent = match self {
-                Self::Unix(socket) => socket.send(frame).map(drop),
+                Self::Unix(socket, many) => many.send(socket.as_raw_fd(), rest),
                 // An error may tell of an earlier datagram; then this one was not tried.
-                Self::Udp(udp) => udp.send(frame).or_else(|_| udp.send(frame)),
+                Self::Udp(udp) => udp.send(rest).or_else(|_| udp.send(rest)),
             };
             match sent {
-                Ok(()) => {}
+                Ok(more) => {
+                    taken = Taken { octets: taken.octets + more.octets, frames: taken.frames + more.frames }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock || taken.frames > 0 => break,
                 Err(error) => return Err(error),
             }
-            taken.octets += stream::PREFIX_LEN + frame.len();
-            taken.frames += 1;
         }
         Ok(taken)
     }
@@ -238,18 +271,18 @@ impl UdpSocket {
         Ok(Datagram { sender: Sender::Udp(sender), content, overrun })
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        match self.framing {
-            Framing::Bare => self.socket.send(frame)?,
-            Framing::L2tpv3(framing) => {
-                let mut header = [0; HEADER_MAX];
-                framing.write(self.counter, &mut header);
-                let header = &header[..framing.header_len()];
-                self.socket.send_vectored(&[IoSlice::new(header), IoSlice::new(frame)])?
-            }
+    /// Sends from the start of `run`, as much as one call takes.
+    fn send(&mut self, run: Run<'_>) -> io::Result<Taken> {
+        let Framing::L2tpv3(framing) = self.framing else {
+            return self.many.send(self.socket.as_raw_fd(), run);
         };
+        let Some(frame) = stream::frames(run.records).next() else { return Ok(Taken::default()) };
+        let mut header = [0; HEADER_MAX];
+        framing.write(self.counter, &mut header);
+        let header = &header[..framing.header_len()];
+        self.socket.send_vectored(&[IoSlice::new(header), IoSlice::new(frame)])?;
         self.counter = self.counter.wrapping_add(1);
-        Ok(())
+        Ok(run.first())
     }
 }
 
