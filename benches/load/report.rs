@@ -40,6 +40,12 @@ impl Samples {
         Measured { median: self.median() / base.median(), min: pairs.min(), max: pairs.max() }
     }
 
+    /// The difference of the medians, and the range of the differences of runs made one after the other.
+    pub(crate) fn minus(&self, base: &Self) -> Measured {
+        let pairs = Self(self.0.iter().zip(&base.0).map(|(value, base)| value - base).collect());
+        Measured { median: self.median() - base.median(), min: pairs.min(), max: pairs.max() }
+    }
+
     pub(crate) fn measured(&self) -> Measured {
         Measured { median: self.median(), min: self.min(), max: self.max() }
     }

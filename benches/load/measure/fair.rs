@@ -68,12 +68,11 @@ fn slow_neighbours(lab: &Lab, plan: &Plan, report: &mut Report) {
         "lost",
     ]);
     for &transport in &plan.transport {
-        let kinds: &[Kind] = match transport {
-            Transport::Unix => &[Kind::Switch, Kind::Hub],
-            Transport::Tcp => &[Kind::Switch],
-        };
+        let kinds: &[Kind] =
+            if transport == Transport::Unix { &[Kind::Switch, Kind::Hub] } else { &[Kind::Switch] };
         for kind in plan.rounds(1, kinds) {
-            let shape = Shape { transport, size: SIZE, batch: 1, placement: Placement::Free };
+            let shape =
+                Shape { transports: [transport; 2], size: SIZE, batch: 1, placement: Placement::Free };
             for neighbour in NEIGHBOURS {
                 eprintln!("fair: {shape} {kind}, neighbour {neighbour}");
                 let [mut gap, mut machine, mut stalled, mut rate, mut lost] = <[Samples; 5]>::default();
@@ -144,7 +143,7 @@ fn many_senders(lab: &Lab, plan: &Plan, report: &mut Report) {
     let mut table = Table::new(&["flow", "Jain's index", "min .. max", "kframes/s in all", "lost"]);
     for &transport in &plan.transport {
         for &batch in &plan.batch {
-            let shape = Shape { transport, size: SIZE, batch, placement: Placement::Free };
+            let shape = Shape { transports: [transport; 2], size: SIZE, batch, placement: Placement::Free };
             eprintln!("many senders: {shape}");
             let [mut jain, mut rate, mut lost] = <[Samples; 3]>::default();
             for _ in 0..plan.runs(RUNS) {

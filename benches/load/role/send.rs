@@ -1,19 +1,25 @@
 //! Sends numbered frames to one or more stations, as fast as they are taken or at a given rate.
 
-use std::io::{self, Read, Write};
+use std::collections::BTreeSet;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
 
-use super::{conclude, join, ready, report};
-use crate::frame::{Flow, Host, READ_SIZE};
-use crate::socket::Address;
+use super::{SIGNAL_SIZE, conclude, join, ready, report};
+use crate::channel::Channel;
+use crate::frame::{Flow, Frame, Host, Kind, READ_SIZE, encode};
+use crate::socket::{Address, PATIENCE};
 
 /// Frames between two looks at the clock.
 const FRAMES_PER_LOOK: usize = 64;
+
+/// How long an answer may take before it is asked for again.
+const ANSWER: Duration = Duration::from_millis(20);
 
 /// Sleep between two bursts of a paced sender.
 const TICK: Duration = Duration::from_millis(1);
@@ -43,36 +49,67 @@ pub(crate) struct Args {
     /// Read and forget what arrives.
     #[arg(long)]
     drain: bool,
+    /// Begin when the stations have answered: what is sent to a port that is not there yet would be lost.
+    #[arg(long)]
+    greet: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let mut socket = join(&args.address, Host(args.from))?;
+    let mut channel = join(&args.address, Host(args.from))?;
     let flow = |&to| Flow::new(Host(args.from), Host(to), args.size);
     let mut flows: Vec<Flow> = args.to.iter().map(flow).collect();
     if args.spoof {
         flows = flows.into_iter().map(Flow::disguised).collect();
     }
     if args.drain {
-        let socket = socket.try_clone()?;
+        let socket = channel.socket().try_clone()?;
         thread::spawn(move || drain(&socket));
     }
     ready()?;
+    if args.greet {
+        greet(&mut channel, args)?;
+        channel.leave_bus(&args.address)?;
+    }
 
     let span = Duration::from_secs_f64(args.seconds);
     match args.rate {
-        None => saturate(&mut socket, &mut flows, args.batch, span)?,
-        Some(rate) => pace(&mut socket, &mut flows, args.batch, rate, span)?,
+        None => saturate(&mut channel, &mut flows, args.batch, span)?,
+        Some(rate) => pace(&mut channel, &mut flows, args.batch, rate, span)?,
     }
     report(args.to.iter().zip(&flows).map(|(to, flow)| (format!("frames.{to}"), flow.sent() as f64)))?;
-    conclude(&socket, Host(args.from), &args.to)
+    conclude(&mut channel, Host(args.from), &args.to)
 }
 
-fn saturate(socket: &mut Socket, flows: &mut [Flow], batch: usize, span: Duration) -> io::Result<()> {
+/// Asks each station again and again until it answers.
+fn greet(channel: &mut Channel, args: &Args) -> anyhow::Result<()> {
+    let from = Host(args.from);
+    channel.set_patience(ANSWER)?;
+    let mut silent: BTreeSet<Host> = args.to.iter().copied().map(Host).collect();
+    let started = Instant::now();
+    while !silent.is_empty() {
+        ensure!(started.elapsed() < PATIENCE, "nobody answers");
+        for &to in &silent {
+            channel.send(&encode(Kind::Ping, from, to, 0, SIGNAL_SIZE))?;
+        }
+        let received = channel.receive(|bytes| {
+            if let Some(frame) = Frame::parse(bytes, from.mac()) {
+                silent.remove(&frame.from());
+            }
+        });
+        match received {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn saturate(channel: &mut Channel, flows: &mut [Flow], batch: usize, span: Duration) -> io::Result<()> {
     let until = Instant::now() + span;
     while Instant::now() < until {
         for _ in 0..FRAMES_PER_LOOK.div_ceil(batch) {
             for flow in &mut *flows {
-                socket.write_all(flow.next(batch))?;
+                channel.send(flow.next(batch))?;
             }
         }
     }
@@ -81,7 +118,7 @@ fn saturate(socket: &mut Socket, flows: &mut [Flow], batch: usize, span: Duratio
 
 /// Sends what is due at every tick. What a stall delayed is made up for as far as the time goes.
 fn pace(
-    socket: &mut Socket,
+    channel: &mut Channel,
     flows: &mut [Flow],
     batch: usize,
     rate: u128,
@@ -96,7 +133,7 @@ fn pace(
         let due = u64::try_from(rate * elapsed.as_micros() / 1_000_000)?;
         for flow in &mut *flows {
             while let missing @ 1.. = due.saturating_sub(flow.sent()) {
-                socket.write_all(flow.next(batch.min(usize::try_from(missing)?)))?;
+                channel.send(flow.next(batch.min(usize::try_from(missing)?)))?;
             }
         }
         thread::sleep(TICK);

@@ -1,11 +1,11 @@
 //! Receives and verifies: every byte, the order, and how long nothing came. Answers pings.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::{join, ready, report, stay};
-use crate::frame::{Deframer, Frame, Host, Kind, encode};
+use crate::frame::{Frame, Host, Kind, encode};
 use crate::socket::Address;
 
 /// A port that is silent for so long will not hear the end of its flows either.
@@ -31,25 +31,15 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let host = Host(args.host);
-    let mut socket = join(&args.address, host)?;
-    socket.set_read_timeout(Some(SILENCE))?;
+    let mut channel = join(&args.address, host)?;
+    channel.set_patience(SILENCE)?;
     ready()?;
 
-    let mut stream = Deframer::new();
     let mut seen = Seen::default();
     let mut pongs = Vec::new();
     while seen.ended.len() < args.flows {
-        match stream.fill(&socket) {
-            Ok(0) => anyhow::bail!("the device closed the connection"),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                seen.arrived(0, Instant::now());
-                break;
-            }
-            Err(error) => return Err(error.into()),
-        }
         let before = seen.frames;
-        stream.drain(|bytes| {
+        let received = channel.receive(|bytes| {
             let Some(frame) = Frame::parse(bytes, host.mac()) else {
                 return;
             };
@@ -61,12 +51,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 }
                 Kind::Hello | Kind::Pong => {}
             }
-        })?;
+        });
+        match received {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                seen.arrived(0, Instant::now());
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
         if seen.frames > before {
             seen.arrived(seen.frames - before, Instant::now());
         }
         if !pongs.is_empty() {
-            socket.write_all(&pongs)?;
+            channel.send(&pongs)?;
             pongs.clear();
         }
     }

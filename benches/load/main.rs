@@ -1,4 +1,4 @@
-//! How fast the hub is, beside a raw relay and beside QEMU's own hub, on this machine and in the same
+//! How fast the hub is, beside raw relays, QEMU's own hub and VDE's switch, on this machine and in the same
 //! minutes.
 //!
 //! One binary is everything: the orchestrator that runs the measurements one after the other, and, started
@@ -19,6 +19,8 @@
     reason = "a load generator reads the clock and sleeps; determinism is the hub's"
 )]
 
+mod channel;
+mod datagram;
 mod device;
 mod frame;
 mod lab;
@@ -28,6 +30,7 @@ mod report;
 mod role;
 mod socket;
 mod tracer;
+mod vde;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,11 +41,11 @@ use clap::{Parser, ValueEnum};
 
 use crate::device::Kind;
 use crate::lab::Lab;
-use crate::measure::{Placement, fair, rate, rtt, scale};
+use crate::measure::{Placement, datagram as datagrams, fair, rate, rtt, scale};
 use crate::report::Report;
 use crate::socket::Transport;
 
-/// Measures the hub beside a raw relay and QEMU's own hub.
+/// Measures the hub beside raw relays, QEMU's own hub and VDE's switch.
 #[derive(Parser)]
 #[command(bin_name = "scripts/bench")]
 struct Cli {
@@ -73,6 +76,8 @@ enum Section {
     Fair,
     /// Idle ports in great number, and a flood of made-up addresses.
     Scale,
+    /// Pairs on datagram ports: delivered frames per second, loss, processor time.
+    Datagram,
 }
 
 /// How much of everything is measured.
@@ -81,7 +86,8 @@ struct Plan {
     /// Runs of each device [default: 5; rate: 7; round trips: 11].
     #[arg(long)]
     runs: Option<usize>,
-    /// Length of a run [default: 0.6; rates, round trips: 0.4; round trips under load: 1.2; slow ports: 3].
+    /// Length of a run [default: 0.6; rates, round trips: 0.4; round trips under load: 1.2; slow ports and
+    /// datagrams: 3].
     #[arg(long)]
     seconds: Option<f64>,
     #[arg(long, value_delimiter = ',', default_value = "unix,tcp")]
@@ -92,7 +98,7 @@ struct Plan {
     /// Frames per write.
     #[arg(long, value_delimiter = ',', default_value = "1,64")]
     batch: Vec<usize>,
-    #[arg(long, value_delimiter = ',', default_value = "relay,qemu,switch,hub")]
+    #[arg(long, value_delimiter = ',', default_value = "relay,qemu,switch,hub,vde,bus")]
     device: Vec<Kind>,
     /// Where the processes of a rate run.
     #[arg(long, value_delimiter = ',', default_value = "free,one-core")]
@@ -108,9 +114,10 @@ impl Plan {
         self.seconds.unwrap_or(default)
     }
 
-    /// Those of `kinds` that are wanted, once per run, each time beginning with another one.
-    fn rounds(&self, runs: usize, kinds: &[Kind]) -> Vec<Kind> {
-        let wanted: Vec<Kind> = kinds.iter().copied().filter(|kind| self.device.contains(kind)).collect();
+    /// Those of `candidates` whose kind is wanted, once per run, each time beginning with another one.
+    fn rounds<T: Copy + Into<Kind>>(&self, runs: usize, candidates: &[T]) -> Vec<T> {
+        let wanted: Vec<T> =
+            candidates.iter().copied().filter(|&candidate| self.device.contains(&candidate.into())).collect();
         (0..runs)
             .flat_map(|run| wanted.iter().cycle().skip(run % wanted.len().max(1)).take(wanted.len()))
             .copied()
@@ -133,6 +140,9 @@ fn main() -> anyhow::Result<ExitCode> {
     if device::qemu_version().is_none() {
         cli.plan.device.retain(|kind| *kind != Kind::Qemu);
     }
+    if device::vde_version().is_none() {
+        cli.plan.device.retain(|kind| *kind != Kind::Vde);
+    }
     let started = Instant::now();
     let lab = Lab::new(cli.qhub)?;
     let mut report = Report::new();
@@ -144,6 +154,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Section::Rtt => rtt::run(&lab, &cli.plan, &mut report),
             Section::Fair => fair::run(&lab, &cli.plan, &mut report),
             Section::Scale => scale::run(&lab, &cli.plan, &mut report),
+            Section::Datagram => datagrams::run(&lab, &cli.plan, &mut report),
         }
     }
     report.finish();
@@ -157,11 +168,12 @@ fn machine(hub: &Path) -> String {
     let processors = file("/proc/cpuinfo");
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     format!(
-        "Machine: {}, {} processors, Linux {}. {}. {}.\n",
+        "Machine: {}, {} processors, Linux {}. {}. {}. {}.\n",
         model.trim_start_matches(['\t', ' ', ':']),
         thread::available_parallelism().map_or(0, usize::from),
         file("/proc/sys/kernel/osrelease").trim(),
         device::version(hub).unwrap_or_else(|| "no hub".to_owned()),
         device::qemu_version().unwrap_or_else(|| "no QEMU".to_owned()),
+        device::vde_version().unwrap_or_else(|| "no vde_switch".to_owned()),
     )
 }

@@ -1,14 +1,14 @@
 //! Sends one frame at a time and takes the time until its answer is there.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::Socket;
 
 use super::{conclude, join, ready, report};
-use crate::frame::{Deframer, Frame, Host, Kind, encode};
+use crate::channel::Channel;
+use crate::frame::{Frame, Host, Kind, encode};
 use crate::socket::Address;
 
 /// A ping without an answer for so long is lost.
@@ -35,38 +35,36 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (from, to) = (Host(args.from), Host(args.to));
-    let mut socket = join(&args.address, from)?;
-    socket.set_read_timeout(Some(LOST))?;
+    let mut channel = join(&args.address, from)?;
+    channel.set_patience(LOST)?;
     ready()?;
 
-    let mut stream = Deframer::new();
     let mut times = Vec::new();
     let mut lost = 0_u64;
     let span = Duration::from_secs_f64(args.seconds);
     let started = Instant::now();
     for sequence in 0.. {
         if args.pause {
-            pause(&mut stream, &socket)?;
+            pause(&mut channel)?;
         }
         let sent = Instant::now();
         if sent - started >= span {
             break;
         }
-        socket.write_all(&encode(Kind::Ping, from, to, sequence, SIZE))?;
+        channel.send(&encode(Kind::Ping, from, to, sequence, SIZE))?;
         let mut answered = false;
         // Other frames may go on arriving, so that the time-out of the socket is not enough.
         while !answered && sent.elapsed() < LOST {
-            match stream.fill(&socket) {
-                Ok(0) => anyhow::bail!("the device closed the connection"),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            }
-            stream.drain(|bytes| {
+            let received = channel.receive(|bytes| {
                 answered |= Frame::parse(bytes, from.mac()).is_some_and(|frame| {
                     frame.kind == Kind::Pong && frame.sequence() == sequence && frame.is_intact(SIZE)
                 });
-            })?;
+            });
+            match received {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
         }
         if answered {
             times.push(sent.elapsed());
@@ -88,17 +86,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ]
         .map(named),
     )?;
-    conclude(&socket, from, &[args.to])
+    conclude(&mut channel, from, &[args.to])
 }
 
 /// Goes on reading, as a guest would, so that a flood does not pile up in front of the next answer.
-fn pause(stream: &mut Deframer, socket: &Socket) -> anyhow::Result<()> {
+fn pause(channel: &mut Channel) -> anyhow::Result<()> {
     let until = Instant::now() + PAUSE;
     while Instant::now() < until {
-        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(channel.socket().as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::try_from(PAUSE)?)? > 0 {
-            stream.fill(socket)?;
-            stream.drain(|_| ())?;
+            channel.receive(|_| ())?;
         }
     }
     Ok(())

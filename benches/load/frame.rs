@@ -1,6 +1,6 @@
 //! The frames that the load generator sends, and how a receiver knows that each came through unchanged.
 //!
-//! On the wire a frame follows its length (`u32`, big-endian). Every frame of ours is
+//! In a stream a frame follows its length (`u32`, big-endian); a datagram is a frame. Every frame of ours is
 //!
 //! ```text
 //! destination 6 | source 6 | 88 b5 | kind 1 | sequence 8 | body
@@ -11,6 +11,7 @@
 //! a body that ended up behind a neighbour's header is found out as well as a changed one.
 
 use std::io::{self, Read};
+use std::iter;
 use std::sync::LazyLock;
 
 /// Frames that a sender prepares, and the most that it puts in one write.
@@ -174,6 +175,16 @@ fn body(sequence: u64, size: usize) -> &'static [u8] {
 
 fn slot(sequence: u64) -> usize {
     usize::try_from(sequence % SLOTS as u64).expect("less than SLOTS")
+}
+
+/// The frames of what [`Flow::next`] and [`encode`] make, without their lengths.
+pub(crate) fn split(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    iter::from_fn(move || {
+        let (length, rest) = wire.split_first_chunk::<LENGTH>()?;
+        let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+        wire = rest;
+        Some(frame)
+    })
 }
 
 /// Cuts a byte stream into frames.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollTimeout;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::Socket;
 
 use super::{join, ready, report, stay, stopped};
+use crate::channel::Channel;
 use crate::frame::{Host, READ_SIZE};
 use crate::socket::Address;
 
@@ -35,7 +35,8 @@ pub(crate) struct IdleArgs {
 }
 
 pub(crate) fn slow(args: &SlowArgs) -> anyhow::Result<()> {
-    let mut socket = join(&args.address, Host(args.host))?;
+    let channel = join(&args.address, Host(args.host))?;
+    let mut socket = channel.socket();
     ready()?;
     socket.set_nonblocking(true)?;
     let started = Instant::now();
@@ -61,7 +62,7 @@ pub(crate) fn idle(args: &IdleArgs) -> anyhow::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let hosts = (FIRST_IDLE..).take(usize::from(args.ports)).map(Host);
-    let _ports: Vec<Socket> = hosts.map(|host| join(&args.address, host)).collect::<Result<_, _>>()?;
+    let _ports: Vec<Channel> = hosts.map(|host| join(&args.address, host)).collect::<Result<_, _>>()?;
     ready()?;
     Ok(stay()?)
 }

@@ -16,6 +16,7 @@ use crate::process::{Process, SETTLE, exec, role};
 use crate::socket::{Address, Transport};
 
 const QEMU: &str = "qemu-system-x86_64";
+const VDE_SWITCH: &str = "vde_switch";
 
 /// A kind of device under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -28,6 +29,10 @@ pub(crate) enum Kind {
     Switch,
     /// qhub, repeating every frame.
     Hub,
+    /// vde2's switch.
+    Vde,
+    /// Nobody in the middle: a multicast group.
+    Bus,
 }
 
 impl fmt::Display for Kind {
@@ -37,6 +42,8 @@ impl fmt::Display for Kind {
             Self::Qemu => "QEMU's hub",
             Self::Switch => "qhub",
             Self::Hub => "qhub --hub",
+            Self::Vde => "vde_switch",
+            Self::Bus => "multicast bus",
         })
     }
 }
@@ -44,7 +51,8 @@ impl fmt::Display for Kind {
 /// How a device is to be started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
-    pub(crate) transport: Transport,
+    /// That of the first port, and that of the others.
+    pub(crate) transports: [Transport; 2],
     /// Ports that are going to be used.
     pub(crate) ports: usize,
     /// The relay: both ways.
@@ -55,29 +63,28 @@ pub(crate) struct Setup {
 
 /// A device under test.
 pub(crate) struct Device {
-    process: Process,
+    /// A bus has none.
+    process: Option<Process>,
     addresses: Vec<Address>,
     log: PathBuf,
 }
 
 impl Device {
     pub(crate) fn start(lab: &Lab, kind: Kind, setup: Setup) -> anyhow::Result<Self> {
-        let listeners = match kind {
-            Kind::Relay | Kind::Qemu => setup.ports,
-            Kind::Switch | Kind::Hub => 1,
-        };
-        let address = |_| lab.address(setup.transport);
-        let addresses: Vec<Address> = (0..listeners).map(address).collect::<Result<_, _>>()?;
+        let [first, others] = setup.transports;
+        let mut transports = vec![others; setup.ports];
+        transports[0] = first;
+        match kind {
+            Kind::Relay | Kind::Qemu => {}
+            Kind::Switch | Kind::Hub | Kind::Vde | Kind::Bus => transports.dedup(),
+        }
+        let address = |transport| lab.address(transport);
+        let addresses: Vec<Address> = transports.into_iter().map(address).collect::<Result<_, _>>()?;
         let log = lab.file();
-        let out = File::create(&log)?;
-        let mut command = command(lab, kind, setup, &addresses)?;
-        command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
         let process = match kind {
-            Kind::Relay | Kind::Switch | Kind::Hub => Process(command.spawn()?),
-            Kind::Qemu => {
-                let mut process = Process(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
-                wait_for_listeners(&mut process.0)?;
-                process
+            Kind::Bus => None,
+            Kind::Relay | Kind::Qemu | Kind::Switch | Kind::Hub | Kind::Vde => {
+                Some(spawn(lab, kind, setup, &addresses, File::create(&log)?)?)
             }
         };
         Ok(Self { process, addresses, log })
@@ -88,14 +95,22 @@ impl Device {
         &self.addresses[n.min(self.addresses.len() - 1)]
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.process.as_ref().map(|process| process.0.id()).context("it is no process")
+    }
+
+    /// Whether its senders have to make sure that it is there.
+    pub(crate) fn carries_datagrams(&self) -> bool {
+        self.addresses.iter().any(Address::is_datagram)
     }
 
     /// Processor time used so far by all threads.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
         let mut total = Duration::ZERO;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+        if self.process.is_none() {
+            return Ok(total);
+        }
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()?))? {
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
             let running = text.split_whitespace().next().context("schedstat is empty")?;
             total += Duration::from_nanos(running.parse()?);
@@ -105,7 +120,7 @@ impl Device {
 
     /// The most memory that was ever resident, in bytes.
     pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kibibytes * 1024)
@@ -117,6 +132,21 @@ impl Device {
             let said = fs::read_to_string(&self.log).unwrap_or_default();
             format!("the device said: {}", said.lines().last().unwrap_or("nothing"))
         })
+    }
+}
+
+fn spawn(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address], log: File) -> anyhow::Result<Process> {
+    let mut command = command(lab, kind, setup, addresses)?;
+    command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
+    match kind {
+        Kind::Qemu => {
+            let mut process = Process(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+            wait_for_listeners(&mut process.0)?;
+            Ok(process)
+        }
+        // It ends with its standard input.
+        Kind::Vde => Ok(Process(command.stdin(Stdio::piped()).spawn()?)),
+        Kind::Relay | Kind::Switch | Kind::Hub | Kind::Bus => Ok(Process(command.spawn()?)),
     }
 }
 
@@ -138,6 +168,9 @@ fn command(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address]) -> anyhow
                     Address::Tcp(at) => {
                         format!("addr.type=inet,addr.host={},addr.port={}", at.ip(), at.port())
                     }
+                    Address::Dgram(_) | Address::Udp(_) | Address::Mcast(_) | Address::Vde(_) => {
+                        bail!("{address} is no stream")
+                    }
                 };
                 command.args(["-netdev", &format!("stream,id=s{n},server=on,{address}")]);
                 command.args(["-netdev", &format!("hubport,id=h{n},hubid=0,netdev=s{n}")]);
@@ -150,6 +183,12 @@ fn command(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address]) -> anyhow
             command.args(addresses.iter().map(Address::to_string));
             command.env("XDG_RUNTIME_DIR", lab.folder());
         }
+        Kind::Vde => {
+            let [Address::Vde(folder)] = addresses else { bail!("a VDE switch has one folder") };
+            command = exec(setup.cpu, VDE_SWITCH)?;
+            command.args(["--rcfile", "/dev/null", "--sock"]).arg(folder);
+        }
+        Kind::Bus => bail!("a bus is no program"),
     }
     Ok(command)
 }
@@ -172,6 +211,11 @@ fn wait_for_listeners(qemu: &mut Child) -> anyhow::Result<()> {
 /// What QEMU says that it is, if it is there.
 pub(crate) fn qemu_version() -> Option<String> {
     version(Path::new(QEMU))
+}
+
+/// What vde2's switch says that it is, if it is there.
+pub(crate) fn vde_version() -> Option<String> {
+    version(Path::new(VDE_SWITCH))
 }
 
 /// The first line that a program says about itself.

@@ -16,17 +16,20 @@ use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread;
+use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::{prctl, signal::Signal};
 use nix::unistd::{Pid, alarm};
-use socket2::Socket;
 
+use crate::channel::Channel;
 use crate::frame::{Host, Kind, encode};
-use crate::socket::Address;
+use crate::process::SETTLE;
+use crate::socket::{Address, PATIENCE};
 
 /// Seconds after which the system ends a client that hangs because a device does not take its frames. Devices
 /// live as long as their run.
@@ -90,10 +93,21 @@ fn exec(command: &[OsString]) -> anyhow::Result<()> {
 }
 
 /// Connects a station and makes it known.
-fn join(address: &Address, host: Host) -> anyhow::Result<Socket> {
-    let mut socket = address.connect()?;
-    socket.write_all(&encode(Kind::Hello, host, host, 0, SIGNAL_SIZE))?;
-    Ok(socket)
+fn join(address: &Address, host: Host) -> anyhow::Result<Channel> {
+    let mut channel = Channel::open(address)?;
+    let hello = encode(Kind::Hello, host, host, 0, SIGNAL_SIZE);
+    channel.send(&hello)?;
+    if address.is_datagram() {
+        // A datagram port begins with its first frame. UDP says only afterwards that nobody was there yet.
+        let started = Instant::now();
+        thread::sleep(SETTLE);
+        while let Some(error) = channel.socket().take_error()? {
+            ensure!(started.elapsed() < PATIENCE, "join {address}: {error}");
+            channel.send(&hello)?;
+            thread::sleep(SETTLE);
+        }
+    }
+    Ok(channel)
 }
 
 /// Tells the orchestrator that this role is there, and waits for its word.
@@ -122,10 +136,10 @@ fn report(values: impl IntoIterator<Item = (String, f64)>) -> anyhow::Result<()>
 
 /// Says that all has been sent, again and again because a device that is full may drop it, until the
 /// orchestrator has heard everybody.
-fn conclude(mut socket: &Socket, from: Host, to: &[u16]) -> anyhow::Result<()> {
+fn conclude(channel: &mut Channel, from: Host, to: &[u16]) -> anyhow::Result<()> {
     while !stopped(PollTimeout::from(1_u8))? {
         for &to in to {
-            socket.write_all(&encode(Kind::Last, from, Host(to), 0, SIGNAL_SIZE))?;
+            channel.send(&encode(Kind::Last, from, Host(to), 0, SIGNAL_SIZE))?;
         }
     }
     Ok(())

@@ -74,8 +74,11 @@ fn idle(lab: &Lab, plan: &Plan, report: &mut Report) {
 }
 
 fn ping(lab: &Lab, kind: Kind, transport: Transport, seconds: f64) -> anyhow::Result<Seen> {
-    let device =
-        Device::start(lab, kind, Setup { transport, ports: 2, duplex: true, cpu: Some(DEVICE_CPU) })?;
+    let device = Device::start(
+        lab,
+        kind,
+        Setup { transports: [transport; 2], ports: 2, duplex: true, cpu: Some(DEVICE_CPU) },
+    )?;
     let start =
         |line: &str, port| device.blame(Client::start(line, Some(device.port(port)), Some(CLIENT_CPU)));
     let mut pinger = start(&format!("ping --from {SENDER} --to {RECEIVER} --seconds {seconds}"), 0)?;
@@ -89,7 +92,12 @@ fn busy(lab: &Lab, plan: &Plan, report: &mut Report) {
         Table::new(&["flow", "device", "p50 us", "p99 us", "min .. max", "longest us", "pings", "lost"]);
     for &transport in &plan.transport {
         for batch in BACKGROUND_BATCHES {
-            let shape = Shape { transport, size: BACKGROUND_SIZE, batch, placement: Placement::Free };
+            let shape = Shape {
+                transports: [transport; 2],
+                size: BACKGROUND_SIZE,
+                batch,
+                placement: Placement::Free,
+            };
             eprintln!("rtt under load: {shape}");
             let mut columns = BTreeMap::<Kind, [Samples; 5]>::new();
             for kind in plan.rounds(plan.runs(RUNS), &BUSY_KINDS) {

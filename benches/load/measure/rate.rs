@@ -155,7 +155,7 @@ fn shapes(plan: &Plan, placements: &[Placement]) -> Vec<Shape> {
         for &transport in &plan.transport {
             for &size in &plan.size {
                 for &batch in &plan.batch {
-                    shapes.push(Shape { transport, size, batch, placement });
+                    shapes.push(Shape { transports: [transport; 2], size, batch, placement });
                 }
             }
         }

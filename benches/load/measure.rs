@@ -1,6 +1,7 @@
 //! The measurements, one file per kind of promise, and the one that most of them begin with: a saturated
 //! flow.
 
+pub(crate) mod datagram;
 pub(crate) mod fair;
 pub(crate) mod rate;
 pub(crate) mod rtt;
@@ -51,7 +52,8 @@ impl Placement {
 /// How a saturating sender sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Shape {
-    transport: Transport,
+    /// Of the sender, and of the receiver.
+    transports: [Transport; 2],
     size: usize,
     /// Frames per write.
     batch: usize,
@@ -60,13 +62,18 @@ struct Shape {
 
 impl Shape {
     fn setup(self, ports: usize) -> Setup {
-        Setup { transport: self.transport, ports, duplex: false, cpu: self.placement.cpu() }
+        Setup { transports: self.transports, ports, duplex: false, cpu: self.placement.cpu() }
     }
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} x {}", self.transport, self.size, self.batch)?;
+        let [from, to] = self.transports;
+        write!(f, "{from}")?;
+        if from != to {
+            write!(f, " to {to}")?;
+        }
+        write!(f, " {} x {}", self.size, self.batch)?;
         match self.placement {
             Placement::Free => Ok(()),
             Placement::OneCore => write!(f, ", one core"),
@@ -78,6 +85,7 @@ impl fmt::Display for Shape {
 struct OneWay {
     /// Delivered frames per second.
     rate: f64,
+    sent: f64,
     delivered: f64,
     lost: f64,
     /// Out of order, or not the bytes that were sent.
@@ -111,8 +119,11 @@ fn one_way(
     let Shape { size, batch, .. } = shape;
     let cpu = shape.placement.cpu();
     let receive = format!("receive --host {RECEIVER} --size {size}");
-    let send =
+    let mut send =
         format!("send --from {SENDER} --to {RECEIVER} --size {size} --batch {batch} --seconds {seconds}");
+    if device.carries_datagrams() {
+        send += " --greet";
+    }
     // The relay carries from its first port to its second.
     let mut sender = Client::start(&send, Some(device.port(0)), cpu)?;
     let mut receiver = Client::start(&receive, Some(device.port(1)), cpu)?;
@@ -126,6 +137,7 @@ fn one_way(
     let delivered = seen.frames(SENDER);
     Ok(OneWay {
         rate: seen.value("rate"),
+        sent: sent.frames(RECEIVER),
         delivered,
         lost: sent.frames(RECEIVER) - delivered,
         wrong: seen.value("reordered") + seen.value("corrupt"),

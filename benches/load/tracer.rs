@@ -25,7 +25,7 @@ impl Tracer {
     pub(crate) fn attach(lab: &Lab, device: &Device) -> anyhow::Result<Self> {
         let output = lab.file();
         let mut command = exec(None, "strace")?;
-        command.args(["-f", "-c", "-p", &device.pid().to_string(), "-o"]).arg(&output);
+        command.args(["-f", "-c", "-p", &device.pid()?.to_string(), "-o"]).arg(&output);
         let mut process = Process(command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?);
         let mut stderr = BufReader::new(process.0.stderr.take().context("standard error is a pipe")?);
         let mut said = String::new();

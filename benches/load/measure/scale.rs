@@ -32,7 +32,7 @@ fn idle_ports(lab: &Lab, plan: &Plan, report: &mut Report) {
         Table::new(&["flow", "idle ports", "kframes/s", "min .. max", "ratio", "peak memory MiB"]);
     for &transport in &plan.transport {
         for (size, batch) in BUSY {
-            let shape = Shape { transport, size, batch, placement: Placement::OneCore };
+            let shape = Shape { transports: [transport; 2], size, batch, placement: Placement::OneCore };
             eprintln!("idle ports: {shape}");
             let mut columns = [
                 (0, Samples::default(), Samples::default()),
@@ -132,7 +132,11 @@ fn flood(lab: &Lab, plan: &Plan, report: &mut Report) {
 /// Frames per second of the flood, fraction of the pair's frames that came through in time, and those that
 /// came wrong.
 fn pair_beside_flood(lab: &Lab, transport: Transport, rate: u32, seconds: f64) -> anyhow::Result<[f64; 3]> {
-    let device = Device::start(lab, Kind::Switch, Setup { transport, ports: 3, duplex: false, cpu: None })?;
+    let device = Device::start(
+        lab,
+        Kind::Switch,
+        Setup { transports: [transport; 2], ports: 3, duplex: false, cpu: None },
+    )?;
     let start = |line: &str| device.blame(Client::start(line, Some(device.port(0)), None));
     // All of them read what is flooded to them, as guests do.
     let mut receiver = start(&format!("receive --host {RECEIVER} --size {PAIR_SIZE}"))?;

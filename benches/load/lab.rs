@@ -1,7 +1,7 @@
 //! What all measurements share: the hub's program, and names for sockets that nobody has used before.
 
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -12,7 +12,10 @@ use crate::socket::{Address, Transport};
 
 /// Ports to listen on, below those that the system gives to outgoing connections: one that dials a port in
 /// its own range again and again, until somebody listens there, ends up connected to itself.
-const TCP_PORTS: Range<u16> = 20_000..32_000;
+const IP_PORTS: Range<u16> = 20_000..32_000;
+
+/// A multicast group that does not leave this site.
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 113, 98);
 
 /// Removes its folder when it is dropped.
 pub(crate) struct Lab {
@@ -26,7 +29,7 @@ impl Lab {
     pub(crate) fn new(hub: PathBuf) -> anyhow::Result<Self> {
         let folder = env::temp_dir().join(format!("qhub-bench-{}", process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        Ok(Self { hub, folder, next_port: Cell::new(TCP_PORTS.start), next_file: Cell::new(0) })
+        Ok(Self { hub, folder, next_port: Cell::new(IP_PORTS.start), next_file: Cell::new(0) })
     }
 
     pub(crate) fn hub(&self) -> &Path {
@@ -43,23 +46,27 @@ impl Lab {
         self.folder.join(number.to_string())
     }
 
-    /// Somewhere to listen.
+    /// Somewhere to listen or to meet.
     pub(crate) fn address(&self, transport: Transport) -> anyhow::Result<Address> {
         match transport {
             Transport::Unix => Ok(Address::Unix(self.file())),
             Transport::Tcp => self.free_port().map(Address::Tcp),
+            Transport::Dgram => Ok(Address::Dgram(self.file())),
+            Transport::Udp => self.free_port().map(Address::Udp),
+            Transport::Mcast => Ok(Address::Mcast(SocketAddrV4::new(GROUP, self.free_port()?.port()))),
+            Transport::Vde => Ok(Address::Vde(self.file())),
         }
     }
 
     fn free_port(&self) -> anyhow::Result<SocketAddr> {
-        for port in self.next_port.get()..TCP_PORTS.end {
+        for port in self.next_port.get()..IP_PORTS.end {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if TcpListener::bind(address).is_ok() {
+            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
                 self.next_port.set(port + 1);
                 return Ok(address);
             }
         }
-        bail!("no free TCP port")
+        bail!("no free port")
     }
 }
 

@@ -1,0 +1,174 @@
+//! Pairs of ports that carry each frame in a datagram, and mixed pairs, beside what the sockets allow, VDE's
+//! switch and a bus without anybody in the middle.
+
+use std::collections::BTreeMap;
+
+use super::{OneWay, Placement, RUNS, Shape, fresh_one_way};
+use crate::Plan;
+use crate::device::Kind;
+use crate::lab::Lab;
+use crate::report::{Report, Samples, Table, Target, down, up};
+use crate::socket::Transport;
+
+/// Long enough for a port to spend the time that others may wait for it, which it is given anew each second.
+const DATAGRAM_SECONDS: f64 = 3.0;
+
+/// VDE's switch cuts off what is longer than a frame of the usual size.
+const LARGEST: usize = 1514;
+
+/// A device, and the transports of the sender's and the receiver's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    kind: Kind,
+    transports: [Transport; 2],
+}
+
+impl From<Row> for Kind {
+    fn from(row: Row) -> Self {
+        row.kind
+    }
+}
+
+const fn row(kind: Kind, from: Transport, to: Transport) -> Row {
+    Row { kind, transports: [from, to] }
+}
+
+const RELAY: Row = row(Kind::Relay, Transport::Dgram, Transport::Dgram);
+const VDE: Row = row(Kind::Vde, Transport::Vde, Transport::Vde);
+
+/// Those that there are targets for.
+const PROMISED: [Row; 3] = [
+    row(Kind::Switch, Transport::Dgram, Transport::Dgram),
+    row(Kind::Switch, Transport::Unix, Transport::Dgram),
+    row(Kind::Switch, Transport::Dgram, Transport::Unix),
+];
+
+const ROWS: [Row; 8] = [
+    RELAY,
+    VDE,
+    PROMISED[0],
+    PROMISED[1],
+    PROMISED[2],
+    // From here on they are for information.
+    row(Kind::Switch, Transport::Udp, Transport::Udp),
+    row(Kind::Switch, Transport::Mcast, Transport::Unix),
+    row(Kind::Bus, Transport::Mcast, Transport::Mcast),
+];
+
+#[derive(Default)]
+struct Column {
+    rate: Samples,
+    nanoseconds: Samples,
+    /// Percent of what was sent.
+    lost: Samples,
+    wrong: Samples,
+}
+
+impl Column {
+    fn push(&mut self, run: Option<&OneWay>) {
+        let value = |of: fn(&OneWay) -> f64| run.map_or(f64::NAN, of);
+        self.rate.push(value(|run| run.rate));
+        self.nanoseconds.push(value(|run| run.cpu / run.delivered * 1e9));
+        self.lost.push(value(|run| run.lost / run.sent * 1e2));
+        self.wrong.push(value(|run| run.wrong));
+    }
+}
+
+pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
+    let mut table = Table::new(&[
+        "flow",
+        "device",
+        "kframes/s",
+        "min .. max",
+        "Gbit/s",
+        "of relay",
+        "of VDE",
+        "lost %",
+        "min .. max",
+        "CPU ns/frame",
+        "CPU of relay",
+        "CPU of VDE",
+        "wrong",
+    ]);
+    for &placement in &plan.placement {
+        // Nothing stops who sends to UDP: on one core it would show how the system shares that.
+        let rows = match placement {
+            Placement::Free => &ROWS,
+            Placement::OneCore => &ROWS[..2 + PROMISED.len()],
+        };
+        for &size in plan.size.iter().filter(|size| **size <= LARGEST) {
+            for &batch in &plan.batch {
+                let shape = |row: Row| Shape { transports: row.transports, size, batch, placement };
+                eprintln!("datagram: {}", shape(RELAY));
+                let mut columns = BTreeMap::<Row, Column>::new();
+                for row in plan.rounds(plan.runs(RUNS), rows) {
+                    let seconds = plan.seconds(DATAGRAM_SECONDS);
+                    let run = fresh_one_way(lab, row.kind, shape(row), seconds, false);
+                    let run = report.attempt(&format!("datagram {} {}", shape(row), row.kind), run);
+                    columns.entry(row).or_default().push(run.as_ref());
+                }
+                tabulate(&mut table, shape, &columns);
+                hold_against_targets(report, shape, &columns);
+            }
+        }
+    }
+    Report::section(
+        "Datagrams",
+        "One sender that sends as fast as it is let, in a system call for each frame or for 64; one receiver that \
+         takes all that there is and checks every byte. Lost is what was sent and did not arrive. The relay \
+         copies between two pairs of unix sockets that are connected to each other, up to 64 frames at a time.",
+        &table,
+    );
+}
+
+fn tabulate(table: &mut Table, shape: impl Fn(Row) -> Shape, columns: &BTreeMap<Row, Column>) {
+    for row in ROWS {
+        let Some(column) = columns.get(&row) else {
+            continue;
+        };
+        let of = |base: Row, samples: fn(&Column) -> &Samples| {
+            columns.get(&base).map_or(f64::NAN, |base| samples(column).over(samples(base)).median)
+        };
+        let rate = column.rate.scaled(1e-3);
+        // Nobody stands in the middle of a bus.
+        let cost = |value: f64, digits| up(if row.kind == Kind::Bus { f64::NAN } else { value }, digits);
+        table.row([
+            shape(row).to_string(),
+            row.kind.to_string(),
+            down(rate.median(), 1),
+            format!("{} .. {}", down(rate.min(), 1), down(rate.max(), 1)),
+            down(column.rate.median() * shape(row).size as f64 * 8e-9, 2),
+            down(of(RELAY, |column| &column.rate), 3),
+            down(of(VDE, |column| &column.rate), 3),
+            up(column.lost.median(), 3),
+            format!("{} .. {}", up(column.lost.min(), 3), up(column.lost.max(), 3)),
+            cost(column.nanoseconds.median(), 0),
+            cost(of(RELAY, |column| &column.nanoseconds), 3),
+            cost(of(VDE, |column| &column.nanoseconds), 3),
+            up(column.wrong.sum(), 0),
+        ]);
+    }
+}
+
+fn hold_against_targets(report: &mut Report, shape: impl Fn(Row) -> Shape, columns: &BTreeMap<Row, Column>) {
+    for row in PROMISED {
+        let Some(column) = columns.get(&row) else {
+            continue;
+        };
+        let what = |what: &str| format!("{}: {what}, {}", row.kind, shape(row));
+        if let Some(relay) = columns.get(&RELAY) {
+            report.check(what("rate of relay's"), Target::AtLeast(0.8), column.rate.over(&relay.rate));
+        }
+        if let Some(vde) = columns.get(&VDE) {
+            report.check(what("rate of vde_switch's"), Target::AtLeast(1.0), column.rate.over(&vde.rate));
+            let cost = column.nanoseconds.over(&vde.nanoseconds);
+            report.check(what("CPU of vde_switch's"), Target::AtMost(0.5), cost);
+            report.check(
+                what("lost % less vde_switch's"),
+                Target::NeverOver(0.0),
+                column.lost.minus(&vde.lost),
+            );
+        }
+        report.check(what("frames reordered or corrupt"), Target::NeverOver(0.0), column.wrong.measured());
+    }
+}
