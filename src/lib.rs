@@ -14,6 +14,8 @@
 //! ```
 //!
 //! * A [`link`] speaks one transport to one peer. It never blocks and hands over whole frames only.
+//!   New peers come in by a *door*: a listener, a dialler, or a datagram socket that anybody sends to.
+//!   What arrives at the last takes the same way, as if the port of its sender had received it.
 //! * The [`batch`] is one arena in the layout of a QEMU stream; runs of frames that leave together
 //!   go out of it in one write, without a copy.
 //! * The [`bridge`] is pure: a frame and the time come in, a verdict goes out.

@@ -1,5 +1,5 @@
-//! Links: one transport per file, each a [`Link`] to one peer; and [`Listener`] and [`Dialer`],
-//! which make links.
+//! Links: one transport per file, each a [`Link`] to one peer; and [`Listener`], [`Dialer`] and
+//! [`DatagramServer`], which make links.
 //!
 //! A link never blocks, knows nothing of the bridge, and hands over whole frames only.
 

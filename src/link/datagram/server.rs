@@ -237,7 +237,8 @@ fn udp_link(local: SocketAddr, peer: &Source, framing: Framing) -> io::Result<Da
     socket.bind(&local.into())?;
     socket.connect(&peer.address()?).map_err(|error| match error.raw_os_error() {
         Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL) => io::Error::other(format!(
-            "there is no way from {} to it; write our own address on its network in front of the port (0.0.0.0: any)",
+            "{} can't be reached from {}; write our own address on its network in front of the port (0.0.0.0: whichever leads there)",
+            peer.peer(),
             local.ip()
         )),
         _ => error,
