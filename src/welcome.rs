@@ -9,6 +9,7 @@ use hub_protocol::l2tpv3::L2tpv3;
 use crate::bridge::Mode;
 use crate::config::{Group, HostPort, Interface, Peers, PortKind, UnixName};
 use crate::instance::Macs;
+use crate::link::interface_address;
 
 /// How to join a hub.
 #[derive(Debug)]
@@ -97,9 +98,10 @@ fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
                 "(QEMU 7.2 or later; each VM needs its own local.path)",
             ))
         }
-        PortKind::L2tpv3 { local, remote, framing } => {
-            Some((l2tpv3_netdev(local, remote, framing), "(any QEMU; it takes frames of up to 16 KiB)"))
-        }
+        PortKind::L2tpv3 { local, remote, framing } => Some((
+            l2tpv3_netdev(local, remote, framing),
+            "(any QEMU; before 10 it cuts frames at 2048 octets, then at 16384: see max-frame=)",
+        )),
         PortKind::Mcast(group) => {
             Some((mcast_netdev(group)?, "(any QEMU; everybody on the bus hears everything)"))
         }
@@ -128,9 +130,11 @@ fn udp_note(peers: &Peers<HostPort>) -> &'static str {
 
 fn mcast_netdev(group: &Group) -> Option<String> {
     let local = match &group.interface {
-        Some(Interface::Address(address)) => format!(",localaddr={address}"),
-        Some(Interface::Name(_)) | None => String::new(),
+        Some(Interface::Address(address)) => Some(address.to_string()),
+        Some(Interface::Name(name)) => interface_address(name).map(|address| address.to_string()),
+        None => None,
     };
+    let local = local.map_or_else(String::new, |address| format!(",localaddr={address}"));
     group.address.is_ipv4().then(|| format!("socket,id=n0,mcast={}{local}", group.address))
 }
 
@@ -237,6 +241,7 @@ mod tests {
                 "dgram,id=n0,local.type=unix,local.path=/b,remote.type=unix,remote.path=/a",
             ),
             ("mcast:239.0.0.1:7", "socket,id=n0,mcast=239.0.0.1:7"),
+            ("mcast:239.0.0.1:7,iface=lo", "socket,id=n0,mcast=239.0.0.1:7,localaddr=127.0.0.1"),
             ("mcast:239.0.0.1:7,iface=127.0.0.1", "socket,id=n0,mcast=239.0.0.1:7,localaddr=127.0.0.1"),
             (
                 "l2tpv3:5000,remote=127.0.0.1:5001,txsession=1,rxsession=2,txcookie=3,rxcookie=4,cookie64=on,counter=on",

@@ -62,6 +62,11 @@ impl FromStr for PortSpec {
             spec.set(key, value)?;
         }
         spec.check()?;
+        if matches!(spec.kind, PortKind::L2tpv3 { .. }) && !pairs.iter().any(|(key, _)| key == "txsession") {
+            return refuse(format!(
+                "'{place}' needs txsession=N, the session that the peer expects (its rxsession=)"
+            ));
+        }
         Ok(spec)
     }
 }
@@ -220,7 +225,7 @@ fn parse_kind(place: &str, remote: Option<&str>) -> Result<PortKind, SpecError> 
             }
         },
         "udp" => {
-            let remote = remote.map(|remote| parse_host_port(remote, None, 1)).transpose()?;
+            let remote = remote.map(parse_remote).transpose()?;
             let local = parse_local(address, remote.as_ref())?;
             return Ok(PortKind::Udp { local, peers: remote.into() });
         }
@@ -234,7 +239,7 @@ fn parse_kind(place: &str, remote: Option<&str>) -> Result<PortKind, SpecError> 
                     "'{place}' needs remote=HOST:PORT, the address that the peer sends from"
                 ));
             };
-            let remote = parse_host_port(remote, None, 1)?;
+            let remote = parse_remote(remote)?;
             let local = parse_local(address, Some(&remote))?;
             return Ok(PortKind::L2tpv3 { local, remote, framing: L2tpv3::default() });
         }
@@ -252,6 +257,20 @@ fn parse_local(text: &str, remote: Option<&HostPort>) -> Result<HostPort, SpecEr
     let is_ipv6 =
         remote.is_some_and(|remote| remote.host.parse().is_ok_and(|address: IpAddr| address.is_ipv6()));
     parse_host_port(text, Some(if is_ipv6 { "::1" } else { "127.0.0.1" }), 1)
+}
+
+/// The address of one peer.
+fn parse_remote(text: &str) -> Result<HostPort, SpecError> {
+    let remote = parse_host_port(text, None, 1)?;
+    match remote.host.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() => {
+            refuse(format!("remote={text}: write the address that the peer sends from, or leave out remote="))
+        }
+        Ok(address) if address.is_multicast() => {
+            refuse(format!("remote={text}: a multicast group is joined by mcast:{text}"))
+        }
+        _ => Ok(remote),
+    }
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, SpecError> {
@@ -309,8 +328,8 @@ mod tests {
             ("dgram:/run/hub,,1,remote=/run/vm", "dgram:/run/hub,1"),
             ("mcast:239.0.0.1:1,iface=lo", "mcast:239.0.0.1:1"),
             ("mcast:[ff15::1]:65535", "mcast:[ff15::1]:65535"),
-            ("l2tpv3:1701,remote=10.0.0.1:1", "l2tpv3:127.0.0.1:1701"),
-            ("l2tpv3:0.0.0.0:1701,remote=h:1", "l2tpv3:0.0.0.0:1701"),
+            ("l2tpv3:1701,remote=10.0.0.1:1,txsession=0", "l2tpv3:127.0.0.1:1701"),
+            ("l2tpv3:0.0.0.0:1701,remote=h:1,txsession=1", "l2tpv3:0.0.0.0:1701"),
         ] {
             assert_eq!(parse(text).kind.to_string(), shown, "{text}");
         }
@@ -383,7 +402,11 @@ mod tests {
                 },
             ),
         ] {
-            assert_eq!(parse(&format!("l2tpv3:5,{text},remote=10.0.0.1:6")).kind, l2tpv3(framing), "{text}");
+            assert_eq!(
+                parse(&format!("l2tpv3:5,txsession=0,{text},remote=10.0.0.1:6")).kind,
+                l2tpv3(framing),
+                "{text}"
+            );
         }
     }
 
@@ -436,6 +459,10 @@ mod tests {
             ("mcast:239.0.0.1:1,max-peers=1", "takes no 'max-peers='"),
             ("l2tpv3:1", "needs remote=HOST:PORT, the address that the peer sends from"),
             ("l2tpv3:1,remote=127.0.0.1:1", "is this port itself"),
+            ("l2tpv3:1,remote=127.0.0.1:2", "needs txsession=N"),
+            ("udp:1,remote=5", "write HOST:PORT"),
+            ("udp:1,remote=0.0.0.0:5", "the address that the peer sends from"),
+            ("udp:1,remote=239.0.0.1:5", "mcast:239.0.0.1:5"),
             ("l2tpv3:0,remote=h:1", "port 0"),
             ("l2tpv3:1,remote=h:1,txcookie=1", "write txcookie= and rxcookie="),
             ("l2tpv3:1,remote=h:1,rxcookie=1", "write txcookie= and rxcookie="),

@@ -57,7 +57,8 @@ pub(super) fn parse_host_port(
         None => host,
     };
     if host.is_empty() {
-        return refuse(format!("'{text}' names no host; write HOST:PORT (everybody is 0.0.0.0:PORT)"));
+        let everybody = if default_host.is_some() { " (everybody is 0.0.0.0:PORT)" } else { "" };
+        return refuse(format!("'{text}' names no host; write HOST:PORT{everybody}"));
     }
     match port.parse() {
         Ok(port) if port >= lowest => Ok(HostPort { host: host.to_owned(), port }),

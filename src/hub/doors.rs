@@ -66,6 +66,14 @@ impl Doors {
         }
     }
 
+    /// Those that are datagram servers.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.doors.iter().filter_map(|door| match &door.kind {
+            Kind::Server(server) => Some(&**server),
+            Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => None,
+        })
+    }
+
     /// What was lost of nobody's, by door.
     pub(super) fn drops(&self) -> Vec<(String, Drops)> {
         let open = self.doors.iter().filter_map(|door| match &door.kind {
@@ -163,6 +171,14 @@ impl Hub {
                 Kind::Server(_) => self.serve_datagrams(index, now),
                 Kind::Ready(_) => {}
             }
+        }
+    }
+
+    /// Takes what datagram peers have sent before the doors close.
+    pub(super) fn serve_doors_last(&mut self, now: Instant) {
+        for index in 0..self.doors.doors.len() {
+            self.doors.note(index);
+            self.serve_datagrams(index, now);
         }
     }
 

@@ -37,6 +37,7 @@ impl Hub {
     /// Begins the end: closes the doors and lets every peer finish. Turns go on until
     /// [`Self::is_drained`].
     pub fn drain(&mut self, now: Instant) {
+        self.serve_doors_last(now);
         self.doors.close();
         let ids: Vec<_> = self.ports.slab.iter().map(|(id, _)| id).collect();
         let mut told = PortSet::default();

@@ -87,6 +87,8 @@ pub struct Hub {
     kept: Vec<PortId>,
     /// What a datagram server received, by its source; empty between servers.
     arrivals: Vec<Arrival>,
+    /// Sends that whoever is being served has caused in this turn.
+    deliveries: usize,
     wake: Option<Instant>,
     sweep: Option<Instant>,
     drain: Option<Drain>,
@@ -120,6 +122,7 @@ impl Hub {
             waited_for: PortSet::default(),
             kept: Vec::new(),
             arrivals: Vec::new(),
+            deliveries: 0,
             wake: None,
             sweep: None,
             drain: None,
@@ -253,10 +256,12 @@ impl Hub {
             let Some(id) = self.ports.ready.pop_front() else {
                 break;
             };
-            if self.drain.is_none() && self.ports.may_receive(id, now) != Gate::Open {
+            let is_shut = self.drain.is_none() && self.ports.may_receive(id, now) != Gate::Open;
+            if is_shut || self.has_earlier(id) {
                 self.kept.push(id);
                 continue;
             }
+            self.deliveries = 0;
             self.batch.clear(self.ports.batch_limit(id));
             if let Some(port) = self.ports.slab.get_mut(id) {
                 port.is_listed = false;

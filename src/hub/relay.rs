@@ -20,14 +20,14 @@ use crate::port::{QUIET, as_u64};
 /// frames apart.
 const ALIKE: usize = PREFIX_LEN + 16;
 
-/// Sends that the frames of one port may cause in one turn: runs times their egress ports. What is
-/// left of the batch waits for the next turn, behind the other ports.
+/// Sends that the frames of one port, or of the peers of one datagram server, may cause in one turn:
+/// runs times their egress ports. What is left waits for the next turn, behind the other ports.
 const DELIVERIES: usize = 1024;
 
 impl Hub {
     /// Forwards the `records` of the batch, which came from `ingress`, as far as one turn may go.
     pub(super) fn relay(&mut self, ingress: PortId, records: Range<usize>, now: Instant) {
-        let Self { bridge, ports, batch, copies, .. } = self;
+        let Self { bridge, ports, batch, copies, deliveries, .. } = self;
         let Some(port) = ports.slab.get_mut(ingress) else { return };
         let (max_frame, held) = (port.max_frame(), port.held());
         let records = &batch.records()[records];
@@ -35,12 +35,12 @@ impl Hub {
             return;
         }
         port.usual_record = stream::record_len(records).unwrap_or_default();
-        if held > 0 {
-            // Those come first. Nobody stops a datagram server for one of its peers.
+        if held > 0 || *deliveries >= DELIVERIES {
+            // Those that are held come first. Nobody stops a datagram server for one of its peers.
             *copies += as_u64(ports.hold(ingress, records, now));
             return;
         }
-        let (mut awaited, mut deliveries) = (PortSet::default(), 0);
+        let mut awaited = PortSet::default();
         let decide = |frame: &[u8]| {
             if frame.len() > max_frame {
                 return Verdict::Discard(DiscardReason::TooBig);
@@ -62,10 +62,10 @@ impl Hub {
             }
             for port in verdict.ports().iter() {
                 *copies += as_u64(run.frames);
-                deliveries += 1;
+                *deliveries += 1;
                 ports.deliver(port, run, now);
             }
-            if deliveries < DELIVERIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if *deliveries < DELIVERIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         if let Some(port) = ports.slab.get_mut(ingress) {
             port.awaited = awaited;

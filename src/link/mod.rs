@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
 
-pub use datagram::{Arrival, DatagramLink, DatagramServer, MulticastLink, Source};
+pub use datagram::{Arrival, DatagramLink, DatagramServer, MulticastLink, Source, interface_address};
 pub use dialer::Dialer;
 pub use listener::Listener;
 pub use stream::{StreamLink, StreamSocket};

@@ -45,17 +45,18 @@ impl SocketFile {
         Self::make(path, mode, bind_datagram)
     }
 
-    /// Another datagram socket takes over the file, at no time without one. The former one keeps its
-    /// name, and whoever is connected to it.
+    /// Another datagram socket takes over the file, which is there all the time, after `parting` with
+    /// the former one: that keeps its name, and whoever is connected to it.
     ///
     /// # Errors
     ///
-    /// When the folder refuses.
-    pub fn successor(&mut self) -> Result<Socket> {
+    /// When the folder refuses, or `parting`'s; then all is as before.
+    pub fn successor(&mut self, parting: impl FnOnce() -> io::Result<()>) -> Result<Socket> {
         let mut aside = self.path.clone().into_os_string();
         aside.push("~");
         let aside = PathBuf::from(aside);
         let (socket, file) = Self::bind_datagram(&aside, self.mode)?;
+        parting()?;
         fs::rename(&aside, &self.path).with_context(|| format!("replace {}", self.path.display()))?;
         self.identity = file.identity;
         Ok(socket)

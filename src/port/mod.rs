@@ -349,7 +349,8 @@ impl Port {
             let (gone, is_full) = match self.link.send(front) {
                 Ok(taken) => {
                     self.count_sent(taken);
-                    (taken, taken != all)
+                    // Less than all may also be what came before a frame that was refused.
+                    (taken, taken.frames == 0)
                 }
                 Err(error) => (self.drop_unsent(all, first, error, now), false),
             };

@@ -85,6 +85,11 @@ impl DatagramLink {
         Self { socket, source, tie, rest: Vec::new() }
     }
 
+    /// Are both ends connected to each other?
+    pub fn is_pair(&self) -> bool {
+        matches!(self.tie, Tie::Pair)
+    }
+
     /// Connects to a unix peer.
     ///
     /// # Errors

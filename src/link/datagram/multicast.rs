@@ -14,7 +14,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
@@ -67,11 +67,13 @@ impl Place {
         Ok(match &group.interface {
             None if is_ipv4 => Self::V4(Ipv4Addr::UNSPECIFIED),
             None => Self::V6(0),
-            Some(Interface::Address(IpAddr::V4(address))) => Self::V4(*address),
-            Some(Interface::Address(IpAddr::V6(address))) => {
-                let (name, _) = find_address(|_, found| found == IpAddr::V6(*address))?
+            Some(Interface::Address(address)) => {
+                let (name, _) = find_address(|_, found| found == *address)?
                     .with_context(|| format!("no interface has the address {address}; see 'ip addr'"))?;
-                Self::V6(index(&name)?)
+                match address {
+                    IpAddr::V4(address) => Self::V4(*address),
+                    IpAddr::V6(_) => Self::V6(index(&name)?),
+                }
             }
             Some(Interface::Name(name)) => {
                 let index = index(name)?;
@@ -137,6 +139,14 @@ impl Place {
     }
 }
 
+/// The IPv4 address of the interface `name`, as QEMU wants it in `localaddr=`.
+pub fn interface_address(name: &str) -> Option<Ipv4Addr> {
+    match find_address(|owner, found| owner == name && found.is_ipv4()) {
+        Ok(Some((_, IpAddr::V4(address)))) => Some(address),
+        _ => None,
+    }
+}
+
 fn index(name: &str) -> Result<u32> {
     if_nametoindex(name).map_err(|_| anyhow!("there is no interface {name}; see 'ip addr'"))
 }
@@ -156,24 +166,38 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 }
 
 fn explain(error: io::Error, group: &Group) -> anyhow::Error {
-    let address = group.address;
-    match (error.raw_os_error(), &group.interface) {
-        (Some(libc::ENODEV | libc::EADDRNOTAVAIL), Some(interface)) => {
-            anyhow!("no interface that can be used has the address {interface}; see 'ip addr'")
-        }
-        (Some(libc::ENODEV | libc::ENETUNREACH | libc::EADDRNOTAVAIL), None) => anyhow!(
-            "there is no route to {}; name the interface with iface=, as in iface=127.0.0.1 for this host only",
-            address.ip()
-        ),
-        (Some(libc::ENETUNREACH), Some(interface)) => anyhow!(
-            "there is no route to {} by iface={interface}; bring the interface up ('ip link set ... up'), or use another",
-            address.ip()
-        ),
-        (Some(libc::EADDRINUSE), _) => {
-            anyhow!("UDP port {} is taken; stop the program that has it or choose another", address.port())
-        }
-        _ => anyhow!(error).context(format!("join {address}")),
+    let (ip, port) = (group.address.ip(), group.address.port());
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return anyhow!("UDP port {port} is taken; stop the program that has it or choose another");
     }
+    if !matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EADDRNOTAVAIL | libc::ENETUNREACH)) {
+        return anyhow!(error).context(format!("join {}", group.address));
+    }
+    let example = if ip.is_ipv4() { "iface=127.0.0.1 for this host only" } else { "iface=eth0" };
+    match &group.interface {
+        None => anyhow!("there is no route to {ip}; name the interface with iface=, as in {example}"),
+        Some(interface) if is_down(interface) => {
+            anyhow!(
+                "iface={interface} is down; bring the interface up ('ip link set ... up'), or use another"
+            )
+        }
+        Some(interface) => anyhow!(
+            "iface={interface} has no route to {ip}; add one ('ip route add {ip} dev ...'), or use another"
+        ),
+    }
+}
+
+fn is_down(interface: &Interface) -> bool {
+    let is_meant = |name: &str, address: Option<IpAddr>| match interface {
+        Interface::Name(own) => own == name,
+        Interface::Address(own) => Some(*own) == address,
+    };
+    getifaddrs().is_ok_and(|mut all| {
+        all.any(|found| {
+            let address = found.address.as_ref().and_then(ip);
+            is_meant(&found.interface_name, address) && !found.flags.contains(InterfaceFlags::IFF_UP)
+        })
+    })
 }
 
 impl Link for MulticastLink {

@@ -111,12 +111,14 @@ impl DatagramServer {
     ///
     /// When the path is taken or can't be made; says what to do.
     pub fn unix(path: &Path, mode: u32, remote: Option<&Path>) -> Result<Self> {
-        let (socket, mut file) = SocketFile::bind_datagram(path, mode)?;
-        let (socket, sender) = match remote {
-            None => (socket, None),
-            // The socket keeps the name when the next one takes its file.
-            Some(_) => (file.successor()?, Some(socket)),
-        };
+        let (mut socket, mut file) = SocketFile::bind_datagram(path, mode)?;
+        let mut sender = None;
+        if remote.is_some() {
+            // It keeps the name when the next one takes its place.
+            sender = Some(socket);
+            drop(file);
+            (socket, file) = SocketFile::bind_datagram(path, mode)?;
+        }
         let socket = DatagramSocket::unix(socket)?;
         Ok(Self { socket, place: Place::Unix(file), only: remote.map(Source::path), sender })
     }
@@ -222,8 +224,8 @@ impl DatagramServer {
             return Err(io::Error::other("it has connected its socket to an inherited one; use dgram:PATH"));
         };
         let address = peer.address()?;
-        self.socket.connect(&address)?;
-        let successor = DatagramSocket::unix(file.successor().map_err(io::Error::other)?)?;
+        let successor = file.successor(|| self.socket.connect(&address)).map_err(io::Error::other)?;
+        let successor = DatagramSocket::unix(successor)?;
         SourceFd(&successor.fd()).register(registry, token, Interest::READABLE)?;
         let given = std::mem::replace(&mut self.socket, successor);
         SourceFd(&given.fd()).deregister(registry)?;

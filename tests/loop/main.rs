@@ -1,0 +1,21 @@
+//! The hub on real sockets: the loop is turned by hand, time stands still unless a test moves it,
+//! and nothing sleeps.
+//!
+//! A unix socket hands over at once what is written to it, so what the hub can do it does before
+//! [`Net::settle`] returns. TCP may take a moment, which [`Net::until`] waits for in the poll.
+
+mod arrivals;
+mod clients;
+mod datagrams;
+mod drains;
+mod endings;
+mod far;
+mod held;
+mod idle;
+mod net;
+mod passage;
+mod places;
+mod queues;
+mod remote;
+mod troubles;
+mod wire;
