@@ -6,7 +6,12 @@ mod common;
 mod qemu {
     mod announce;
     mod boot;
+    mod datagrams;
+    mod forms;
     mod guests;
+    mod mixture;
+    mod multicast;
     mod relay;
     mod restart;
+    mod returns;
 }

@@ -5,6 +5,7 @@
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod hub;
+pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod qemu;
 pub(crate) mod require;

@@ -1,7 +1,7 @@
 //! Real QEMU, driven over QMP.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -51,19 +51,22 @@ impl Qemu {
             Version::Installed => PathBuf::from("qemu-system-x86_64"),
             Version::Ten => asset("qemu10"),
         };
+        // QEMU is to connect: two of its threads may wait for a connection that comes early, and one then waits for ever.
+        let listener = UnixListener::bind(&qmp).expect("a socket in a new folder");
+        listener.set_nonblocking(true).expect("an option of a socket");
         let mut process = Process::spawn(
             "qemu",
             Process::command(binary)
                 .args(["-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot"])
-                .args(["-qmp", &format!("unix:{},server=on,wait=off", utf8(&qmp))])
+                .args(["-qmp", &format!("unix:{}", utf8(&qmp))])
                 .args(args)
                 .stdin(stdin),
         );
-        let socket = wait_for("QEMU's QMP socket", LIMIT, || {
+        let (socket, _) = wait_for("QEMU to connect its QMP", LIMIT, || {
             if let Some(status) = process.try_exit() {
                 panic!("QEMU ended at once: {status}");
             }
-            UnixStream::connect(&qmp).ok()
+            listener.accept().ok()
         });
         let mut qemu = Self { process, input: BufReader::new(socket), events: Vec::new(), _folder: folder };
         qemu.execute("qmp_capabilities", "{}");
