@@ -5,6 +5,7 @@
 //! says so is one of these, it has come back: that is a proof. One is told; several at once mute the
 //! port that came later, for a while.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ struct Sent {
     print: u64,
     ingress: PortId,
     bus: PortId,
+    /// Was it sent to this bus only?
+    is_only: bool,
     at: Instant,
 }
 
@@ -60,9 +63,7 @@ pub(super) struct LoopGuard {
     /// All ports, in the order in which they came.
     joined: Vec<PortId>,
     hasher: RandomState,
-    sent: Vec<Sent>,
-    /// The place of the next.
-    next: usize,
+    sent: VecDeque<Sent>,
     suspicion: Option<Suspicion>,
     muted: Vec<(PortId, Instant)>,
     found: Option<LoopFound>,
@@ -80,7 +81,7 @@ impl LoopGuard {
         self.joined.retain(|&joined| joined != port);
         self.buses.remove(port);
         self.sent.retain(|sent| sent.ingress != port && sent.bus != port);
-        self.next = self.sent.len() % SENT;
+        self.suspicion = self.suspicion.filter(|suspicion| suspicion.port != port);
         self.muted.retain(|&(muted, _)| muted != port);
         self.found = self.found.filter(|found| found.bus != port && found.other != port);
     }
@@ -107,25 +108,28 @@ impl LoopGuard {
 
     /// `frame` from `ingress` leaves by `ports`.
     pub(super) fn note_sent(&mut self, ingress: PortId, frame: &[u8], ports: &PortSet, now: Instant) {
-        let Some(bus) = self.buses.iter().find(|&bus| ports.contains(bus)) else { return };
+        let mut buses = self.buses.iter().filter(|&bus| ports.contains(bus));
+        let Some(bus) = buses.next() else { return };
+        let is_only = buses.next().is_none();
         let print = self.print(frame);
         // One that goes round keeps the port that it came from.
         if self.find(print, now).is_some() {
             return;
         }
-        let sent = Sent { print, ingress, bus, at: now };
-        match self.sent.get_mut(self.next) {
-            Some(place) => *place = sent,
-            None => self.sent.push(sent),
+        if self.sent.len() == SENT {
+            self.sent.pop_front();
         }
-        self.next = (self.next + 1) % SENT;
+        self.sent.push_back(Sent { print, ingress, bus, is_only, at: now });
     }
 
     /// `frame` from `ingress` has a source that was heard elsewhere. Returns the port to mute, if its
     /// own frames come back to this hub too often.
     pub(super) fn suspect(&mut self, ingress: PortId, frame: &[u8], now: Instant) -> Option<PortId> {
-        let Sent { ingress: origin, bus, .. } = *self.find(self.print(frame), now)?;
-        if ingress == origin || ingress == bus {
+        let Sent { ingress: origin, bus, is_only, .. } = *self.find(self.print(frame), now)?;
+        let age = |port| self.joined.iter().position(|&joined| joined == port);
+        // Which of several buses is joined twice, nobody knows.
+        let younger = if is_only && age(bus) > age(ingress) { bus } else { ingress };
+        if ingress == origin || ingress == bus || self.is_muted(younger) {
             return None;
         }
         let proofs = match self.suspicion {
@@ -140,8 +144,7 @@ impl LoopGuard {
                 1
             }
         };
-        let age = |port| self.joined.iter().position(|&joined| joined == port);
-        let muted = (proofs >= PROOFS).then_some(if age(bus) > age(ingress) { bus } else { ingress });
+        let muted = (proofs >= PROOFS).then_some(younger);
         if let Some(port) = muted {
             self.suspicion = None;
             self.muted.push((port, now + MUTED));
@@ -213,6 +216,24 @@ mod tests {
         assert_eq!(muted, Some(port(1)));
         guard.detach(port(1));
         assert!(!guard.is_muted(port(1)) && !guard.is_needed());
+    }
+
+    #[test]
+    fn a_muted_port_is_not_muted_again() {
+        let (mut guard, now) = guard();
+        guard.note_sent(port(0), b"frame", &all_but(0), now);
+        let muted = (0..100 * PROOFS).filter_map(|_| guard.suspect(port(2), b"frame", now)).count();
+        assert_eq!((muted, guard.muted.len()), (1, 1));
+    }
+
+    #[test]
+    fn of_several_buses_none_is_blamed() {
+        let (mut guard, now) = guard();
+        guard.attach(port(3), true);
+        guard.attach(port(4), true);
+        guard.note_sent(port(0), b"frame", &[port(3), port(4)].into_iter().collect(), now);
+        let muted = (0..PROOFS).filter_map(|_| guard.suspect(port(2), b"frame", now)).last();
+        assert_eq!(muted, Some(port(2)), "though the buses came later");
     }
 
     #[test]

@@ -134,6 +134,9 @@ impl Bridge {
         while let Some(port) = self.guard.unmute(now) {
             self.ports.insert(port);
         }
+        if self.guard.is_muted(ingress) {
+            return true;
+        }
         let known = self.fdb.lookup(header.vid, header.source, now);
         if known.is_some_and(|port| port != ingress)
             && let Some(port) = self.guard.suspect(ingress, frame, now)
@@ -264,6 +267,36 @@ mod tests {
         assert_eq!(bridge.relay(port(1), &frame(1, 2), now), flood(&[0, 2], Some(0)));
         assert_eq!(bridge.relay(port(0), &to_group(1), now), flood(&[1, 2], None), "PAUSE too");
         assert_eq!(bridge.relay(port(1), &frame(2, 9), now), flood(&[0, 2], None), "a wire filters nothing");
+    }
+
+    /// A frame goes round a bus (port 1) and a line (port 2) for two minutes.
+    #[test]
+    fn a_loop_costs_one_port_for_a_minute_at_a_time() {
+        let (mut bridge, start) = bridge(Mode::Switch, 1);
+        bridge.attach_bus(port(1));
+        bridge.attach(port(2));
+        let (mut muted, mut told) = (Vec::new(), 0);
+        for step in 0..130_000 {
+            let now = start + Duration::from_millis(step);
+            let frame = frame(0xff, 1);
+            bridge.relay(port(0), &frame, now);
+            let back = bridge.relay(port(2), &frame, now);
+            let is_muted = muted.last().is_some_and(|&at| now < at + Duration::from_secs(60));
+            if is_muted {
+                assert_eq!(back, Verdict::Discard(DiscardReason::Loop));
+                assert_eq!(
+                    bridge.relay(port(0), &frame, now),
+                    flood(&[1], Some(1)),
+                    "it leaves by no muted port"
+                );
+            }
+            if let Some(found) = bridge.take_loop() {
+                told += 1;
+                muted.extend(found.muted.map(|_| now));
+            }
+        }
+        assert_eq!(muted.len(), 3);
+        assert!(told < 40, "{told}");
     }
 
     #[test]
