@@ -136,6 +136,12 @@ impl FrameBatch {
         self.whole = records.len();
     }
 
+    /// Holds what `other` holds.
+    pub fn copy(&mut self, other: &Self) {
+        self.load(other.records());
+        self.lost = other.lost;
+    }
+
     /// Takes octets of a stream: behind `tail`, the beginning of a record that an earlier call cut,
     /// come those that `read` puts into the room it is offered. Leaves in `tail` what is not whole
     /// yet, which is never more than one record.
@@ -214,6 +220,11 @@ impl FrameBatch {
     /// Counts a frame that was lost.
     pub fn lose(&mut self, reason: DiscardReason, frames: u64) {
         self.lost.add(reason, frames);
+    }
+
+    /// The first `octets` of a slot.
+    pub fn slot(&self, slot: usize, octets: usize) -> &[u8] {
+        &self.slots[slot * STRIDE..][..octets]
     }
 
     /// The frames that were lost.

@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::bridge::{BridgeConfig, MAX_PORTS, Mode};
 use crate::config::{self, PortKind, PortSpec};
+use crate::link::is_one_interface;
 
 const PORTS_HELP: &str = "\
 Ports:
@@ -125,7 +126,7 @@ impl RunArgs {
                     return Err(format!("two ports are named '{name}'; give each its own name="));
                 }
                 if let (PortKind::Mcast(group), PortKind::Mcast(other)) = (&port.kind, &other.kind)
-                    && group.is_same_bus(other)
+                    && (group.is_same_bus(other) || is_one_interface(group, other))
                 {
                     return Err(format!(
                         "two ports on the bus {}: each would hear the other for ever; leave out one, or give each an iface= of its own",
@@ -246,6 +247,7 @@ mod tests {
             ("mcast:239.0.0.1:1,iface=10.0.0.1", "mcast:239.0.0.1:1,iface=10.0.0.2", true),
             ("mcast:239.0.0.1:1,iface=10.0.0.1", "mcast:239.0.0.1:1,iface=10.0.0.1,ttl=2", false),
             ("mcast:239.0.0.1:1,iface=10.0.0.1", "mcast:239.0.0.1:1", false),
+            ("mcast:239.0.0.1:1,iface=lo", "mcast:239.0.0.1:1,iface=127.0.0.1", false),
             ("mcast:239.0.0.1:1", "mcast:239.0.0.1:1", false),
         ] {
             let checked = run(&[one, other]).check();

@@ -87,7 +87,8 @@ fn unix_netdev(name: &UnixName) -> String {
 fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
     match kind {
         PortKind::Udp { local, peers } => {
-            let own = peers.only().map_or(("127.0.0.1", 0), |remote| (remote.host.as_str(), remote.port));
+            let anywhere = if is_loopback(&local.host) { "127.0.0.1" } else { "0.0.0.0" };
+            let own = peers.only().map_or((anywhere, 0), |remote| (remote.host.as_str(), remote.port));
             Some((inet_dgram_netdev(own, local)?, udp_note(peers)))
         }
         PortKind::Dgram { path, peers, .. } => {
@@ -109,12 +110,26 @@ fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
     }
 }
 
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The hub's address as somebody at `host` is to write it.
+fn address_from<'a>(hub: &'a str, host: &str) -> &'a str {
+    match hub {
+        "0.0.0.0" | "::" if !is_loopback(host) => "HUB",
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        _ => hub,
+    }
+}
+
 /// QEMU knows datagrams over IPv4 only.
 fn inet_dgram_netdev((host, port): (&str, u16), hub: &HostPort) -> Option<String> {
     if hub.host.contains(':') {
         return None;
     }
-    let there = if hub.host == "0.0.0.0" { "127.0.0.1" } else { &hub.host };
+    let there = address_from(&hub.host, host);
     Some(format!(
         "dgram,id=n0,local.type=inet,local.host={host},local.port={port},remote.type=inet,remote.host={there},remote.port={}",
         hub.port
@@ -143,7 +158,7 @@ fn l2tpv3_netdev(hub: &HostPort, qemu: &HostPort, framing: &L2tpv3) -> String {
     let mut netdev = format!(
         "l2tpv3,id=n0,src={},dst={},udp=on,srcport={},dstport={},txsession={:#x},rxsession={:#x}",
         qemu.host,
-        hub.host,
+        address_from(&hub.host, &qemu.host),
         qemu.port,
         hub.port,
         framing.rx_session.unwrap_or(framing.tx_session),
@@ -151,6 +166,9 @@ fn l2tpv3_netdev(hub: &HostPort, qemu: &HostPort, framing: &L2tpv3) -> String {
     );
     if let (Some(tx), Some(rx)) = (framing.tx_cookie, framing.rx_cookie) {
         netdev += &format!(",txcookie={rx:#x},rxcookie={tx:#x}");
+    }
+    if qemu.host.contains(':') {
+        netdev += ",ipv6=on";
     }
     if framing.has_long_cookies {
         netdev += ",cookie64=on";
@@ -239,6 +257,10 @@ mod tests {
             (
                 "dgram:/a,remote=/b",
                 "dgram,id=n0,local.type=unix,local.path=/b,remote.type=unix,remote.path=/a",
+            ),
+            (
+                "udp:0.0.0.0:5000",
+                "dgram,id=n0,local.type=inet,local.host=0.0.0.0,local.port=0,remote.type=inet,remote.host=HUB,remote.port=5000",
             ),
             ("mcast:239.0.0.1:7", "socket,id=n0,mcast=239.0.0.1:7"),
             ("mcast:239.0.0.1:7,iface=lo", "socket,id=n0,mcast=239.0.0.1:7,localaddr=127.0.0.1"),

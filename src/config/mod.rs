@@ -54,7 +54,7 @@ pub enum PortKind {
     Tcp(HostPort),
     /// `connect:unix:PATH`, `connect:tcp:HOST:PORT`: dial a QEMU, again when it goes.
     Connect(Remote),
-    /// `fd:N`: an inherited socket, connected or listening.
+    /// `fd:N`: an inherited socket: connected, listening, or bound for datagrams.
     Fd(i32),
     /// `udp:[HOST:]PORT`: frames in UDP datagrams.
     Udp {

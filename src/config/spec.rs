@@ -256,7 +256,11 @@ fn parse_kind(place: &str, remote: Option<&str>) -> Result<PortKind, SpecError> 
 fn parse_local(text: &str, remote: Option<&HostPort>) -> Result<HostPort, SpecError> {
     let is_ipv6 =
         remote.is_some_and(|remote| remote.host.parse().is_ok_and(|address: IpAddr| address.is_ipv6()));
-    parse_host_port(text, Some(if is_ipv6 { "::1" } else { "127.0.0.1" }), 1)
+    let local = parse_host_port(text, Some(if is_ipv6 { "::1" } else { "127.0.0.1" }), 1)?;
+    if local.host.parse().is_ok_and(|address: IpAddr| address.is_multicast()) {
+        return refuse(format!("'{text}' is a multicast group; join it with mcast:{text}"));
+    }
+    Ok(local)
 }
 
 /// The address of one peer.
@@ -268,6 +272,9 @@ fn parse_remote(text: &str) -> Result<HostPort, SpecError> {
         }
         Ok(address) if address.is_multicast() => {
             refuse(format!("remote={text}: a multicast group is joined by mcast:{text}"))
+        }
+        Ok(IpAddr::V4(address)) if address.is_broadcast() => {
+            refuse(format!("remote={text} is everybody; write the address of one peer"))
         }
         _ => Ok(remote),
     }

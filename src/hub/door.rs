@@ -48,7 +48,7 @@ pub(super) enum Kind {
     },
     /// One connection is kept up.
     Dialer { dialer: Dialer, name: Option<String>, port: Option<PortId> },
-    /// Each source becomes a port.
+    /// Each source becomes a port, or only one may.
     Server(Box<Server>),
     /// A link that is there from the start, until it is made a port.
     Ready(Option<(Box<dyn Link>, Peer)>),

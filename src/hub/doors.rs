@@ -20,6 +20,9 @@ use crate::link::{Peer, StreamLink, StreamSocket};
 /// Connections accepted from one listener in one turn.
 const ACCEPTS: usize = 64;
 
+/// How often a datagram server receives when it closes: what it holds is not more.
+const LAST_RECEIVES: usize = 16;
+
 /// All doors of a hub.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
@@ -30,11 +33,14 @@ pub(super) struct Doors {
 
 impl Doors {
     /// The poll tells of door `index`.
-    pub(super) fn note(&mut self, index: usize) {
+    pub(super) fn note(&mut self, index: usize, is_closed: bool) {
         match self.doors.get_mut(index).map(|door| &mut door.kind) {
             Some(Kind::Listener { ready, .. }) => *ready = true,
             Some(Kind::Dialer { dialer, .. }) => dialer.note(),
-            Some(Kind::Server(server)) => server.ready = true,
+            Some(Kind::Server(server)) => {
+                server.is_shut |= is_closed;
+                server.ready = !server.is_shut;
+            }
             Some(Kind::Ready(_)) | None => {}
         }
     }
@@ -136,6 +142,12 @@ impl Hub {
             }
             Kind::Dialer { name: kept, .. } => *kept = Some(name()),
             Kind::Server(server) => {
+                if server.leads_to(server) {
+                    let shown = &door.face.shown;
+                    bail!(
+                        "port {shown}: remote= is this port itself; write the address that the peer sends from"
+                    );
+                }
                 if self.doors.make_loop(server) {
                     bail!(
                         "port {}: its remote= is another port of this hub, which makes a loop; leave out one of the two",
@@ -177,8 +189,10 @@ impl Hub {
     /// Takes what datagram peers have sent before the doors close.
     pub(super) fn serve_doors_last(&mut self, now: Instant) {
         for index in 0..self.doors.doors.len() {
-            self.doors.note(index);
-            self.serve_datagrams(index, now);
+            self.doors.note(index, false);
+            for _ in 0..LAST_RECEIVES {
+                self.serve_datagrams(index, now);
+            }
         }
     }
 

@@ -28,7 +28,8 @@ pub(super) struct Drain {
 impl Drain {
     /// When to look again.
     pub(super) fn deadline(&self, ports: &Ports, now: Instant) -> Instant {
-        let quiet = ports.slab.iter().map(|(_, port)| port.heard + SILENCE).max();
+        let streams = ports.slab.iter().filter(|(_, port)| port.has_end());
+        let quiet = streams.map(|(_, port)| port.heard + SILENCE).max();
         quiet.filter(|&quiet| quiet > now).map_or(self.until, |quiet| quiet.min(self.until))
     }
 }
@@ -58,9 +59,10 @@ impl Hub {
         self.drain.as_ref().is_some_and(|drain| {
             now >= drain.until
                 || self.ports.slab.iter().all(|(id, port)| {
-                    now.saturating_duration_since(port.heard) >= SILENCE
-                        && !port.has_unsent()
-                        && (port.is_at_boundary() || drain.told.contains(id))
+                    let is_silent = now.saturating_duration_since(port.heard) >= SILENCE;
+                    !port.has_unsent()
+                        && (!port.has_end()
+                            || is_silent && (port.is_at_boundary() || drain.told.contains(id)))
                 })
         })
     }

@@ -206,7 +206,7 @@ impl Hub {
                 };
                 note(&mut self.ports, &mut self.writable, id, readiness);
             } else {
-                self.doors.note(token.0 - MAX_PORTS);
+                self.doors.note(token.0 - MAX_PORTS, event.is_read_closed());
             }
         }
         Ok(outside)

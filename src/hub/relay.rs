@@ -17,7 +17,7 @@ use crate::discard::DiscardReason;
 use crate::port::{QUIET, as_u64};
 
 /// Length, addresses, type and the tag behind it: with these equal, the bridge can't tell two
-/// frames apart.
+/// frames apart, but for its guard against loops, which remembers the first of them.
 const ALIKE: usize = PREFIX_LEN + 16;
 
 /// Sends that the frames of one port, or of the peers of one datagram server, may cause in one turn:

@@ -5,6 +5,7 @@
 
 mod datagram;
 mod dialer;
+mod interface;
 mod listener;
 mod socket_file;
 mod stream;
@@ -18,14 +19,16 @@ use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
 
-pub use datagram::{Arrival, DatagramLink, DatagramServer, MulticastLink, Source, interface_address};
+pub use datagram::{Arrival, DatagramLink, DatagramServer, MulticastLink, Source};
 pub use dialer::Dialer;
+pub use interface::{interface_address, is_one_interface, is_own_address};
 pub use listener::Listener;
 pub use stream::{StreamLink, StreamSocket};
 
 use crate::batch::{FrameBatch, Run, Taken};
 
-/// One peer at the other end of a transport.
+/// One peer at the other end of a transport. What is given here holds for one that takes and gives
+/// frames whole.
 pub trait Link: fmt::Debug {
     /// Adds the link to the poll of `registry`.
     fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()>;
@@ -58,10 +61,14 @@ pub trait Link: fmt::Debug {
     /// # Errors
     ///
     /// The transport's own; never `WouldBlock`.
-    fn flush(&mut self) -> io::Result<()>;
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Is the rest of a record that the transport cut still to be sent?
-    fn is_cut(&self) -> bool;
+    fn is_cut(&self) -> bool {
+        false
+    }
 
     /// The longest frame that the transport carries, in octets.
     fn max_frame(&self) -> usize;
@@ -69,6 +76,12 @@ pub trait Link: fmt::Debug {
     /// How long the peer may be left unread, when there is a reason not to: it freezes while it is
     /// not read because its own socket blocks, or the system drops what is not read.
     fn patience(&self) -> Option<Duration>;
+
+    /// Is the end of what the peer sends met by reading, behind all that it sent? Datagrams have no
+    /// end: where there can't be any more, the link is of no use.
+    fn has_end(&self) -> bool {
+        true
+    }
 
     /// Do others than this hub forward to and from what is at the other end? Then there may be a
     /// second way to it.
@@ -79,10 +92,14 @@ pub trait Link: fmt::Debug {
     /// Prepares the end: from now on the peer's sends fail, rather than wait and be cut in the
     /// middle. False where the transport cannot say so; such a peer is to be read until it stands
     /// [between two frames](Self::is_at_boundary).
-    fn stop_receiving(&mut self) -> bool;
+    fn stop_receiving(&mut self) -> bool {
+        false
+    }
 
     /// Does the peer stand between two frames, as far as it was received?
-    fn is_at_boundary(&self) -> bool;
+    fn is_at_boundary(&self) -> bool {
+        true
+    }
 }
 
 /// What a receive left behind in the transport.

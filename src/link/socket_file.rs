@@ -1,8 +1,10 @@
 //! The file of a unix socket that we serve: made with its permissions, replacing a dead one and
 //! nothing else, and removed only while it is still ours.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,16 +52,33 @@ impl SocketFile {
     ///
     /// # Errors
     ///
-    /// When the folder refuses, or `parting`'s; then all is as before.
-    pub fn successor(&mut self, parting: impl FnOnce() -> io::Result<()>) -> Result<Socket> {
-        let mut aside = self.path.clone().into_os_string();
-        aside.push("~");
-        let aside = PathBuf::from(aside);
-        let (socket, file) = Self::bind_datagram(&aside, self.mode)?;
+    /// When the folder refuses, or what is there is not ours any more, or `parting`'s; then all is as
+    /// before.
+    pub fn successor(&mut self, parting: impl FnOnce() -> io::Result<()>) -> io::Result<Socket> {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) != self.identity) {
+            return Err(io::Error::other(format!("{} has been replaced", self.path.display())));
+        }
+        let (socket, file) = self.bind_aside()?;
         parting()?;
-        fs::rename(&aside, &self.path).with_context(|| format!("replace {}", self.path.display()))?;
+        fs::rename(&file.path, &self.path)?;
         self.identity = file.identity;
         Ok(socket)
+    }
+
+    /// Makes a socket beside the file, under a name that is as long and not in use.
+    fn bind_aside(&self) -> io::Result<(Socket, Self)> {
+        let mut name = self.path.as_os_str().as_bytes().to_vec();
+        let mut bound = Err(io::ErrorKind::AddrInUse.into());
+        for last in b'a'..=b'z' {
+            if let Some(octet) = name.last_mut() {
+                *octet = last;
+            }
+            bound = Self::bind(Path::new(OsStr::from_bytes(&name)), self.mode, bind_datagram);
+            if !bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+                break;
+            }
+        }
+        bound
     }
 
     /// Where it is.
@@ -84,18 +103,18 @@ impl SocketFile {
         }
         let _lock = lock(folder);
         remove_if_dead(path)?;
+        Self::bind(path, mode, bind).with_context(|| format!("serve {}", path.display()))
+    }
+
+    fn bind<S>(path: &Path, mode: u32, bind: impl FnOnce(&Path) -> io::Result<S>) -> io::Result<(S, Self)> {
         // Nobody may connect between the bind and the change of permissions.
         let former = umask(Mode::from_bits_truncate(0o177));
         let bound = bind(path);
         umask(former);
-        let socket = bound.with_context(|| format!("serve {}", path.display()))?;
-        let file = fs::symlink_metadata(path).map(|made| Self {
-            path: path.to_owned(),
-            mode,
-            identity: identity(&made),
-        })?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .with_context(|| format!("set mode {mode:o} of {}", path.display()))?;
+        let socket = bound?;
+        let made = fs::symlink_metadata(path)?;
+        let file = Self { path: path.to_owned(), mode, identity: identity(&made) };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         Ok((socket, file))
     }
 }

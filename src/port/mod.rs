@@ -6,6 +6,7 @@
 mod counters;
 mod pause;
 mod queue;
+mod trouble;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use pause::PauseBudget;
 pub use pause::YOUNG;
 use queue::EgressQueue;
 pub use queue::{Memory, as_u64};
+pub use trouble::REST;
+use trouble::Trouble;
 
 /// Least time between two warnings about the same thing.
 pub const QUIET: Duration = Duration::from_secs(10);
@@ -31,28 +34,9 @@ pub const QUIET: Duration = Duration::from_secs(10);
 /// No frames.
 const NOTHING: Run<'static> = Run { records: &[], frames: 0 };
 
-/// Whether frames can't be sent at present, and who knows.
-#[derive(Debug, Default)]
-struct Trouble {
-    is_known: bool,
-    warned: Option<Instant>,
-}
-
-impl Trouble {
-    /// There is trouble; true when somebody should be told.
-    fn is_news(&mut self, now: Instant) -> bool {
-        if self.is_known || self.warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
-            return false;
-        }
-        self.warned = Some(now);
-        self.is_known = true;
-        true
-    }
-
-    /// There is none; true when somebody was told that there was.
-    fn is_over(&mut self) -> bool {
-        std::mem::take(&mut self.is_known)
-    }
+/// The error of a frame for a peer that is left alone.
+fn resting() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 /// A port of the hub.
@@ -136,6 +120,12 @@ impl Port {
         })
     }
 
+    /// A server heard its peer at `now`: it is there.
+    pub fn note_heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.trouble.wake();
+    }
+
     /// The longest frame that may pass, in octets.
     pub fn max_frame(&self) -> usize {
         self.options.max_frame
@@ -144,6 +134,9 @@ impl Port {
     /// Takes note of what the poll said about reading.
     pub fn note_readable(&mut self, closed: bool) {
         self.readable = true;
+        if closed && !self.link.has_end() {
+            self.end(io::Error::other("its socket was shut down"));
+        }
         self.read_closed |= closed;
     }
 
@@ -253,7 +246,12 @@ impl Port {
             return run;
         }
         while run.frames > 0 {
-            match self.link.send(run) {
+            let sent = if self.trouble.is_resting(now) {
+                Err(SendError::Down(resting()))
+            } else {
+                self.link.send(run)
+            };
+            match sent {
                 Ok(taken) => {
                     self.count_sent(taken);
                     return run.split(taken).1;
@@ -283,13 +281,20 @@ impl Port {
         self.count_dropped(reason, lost.frames);
         match error {
             SendError::Broken(error) => self.mute(error),
-            SendError::Down(error) | SendError::Refused(error) => {
-                if self.trouble.is_news(now) {
-                    warn!(port = self.name.as_str(), peer:% = self.peer; "can't send: {error}; dropping what is for it until that changes");
-                }
+            SendError::Down(_) if self.trouble.is_resting(now) => {}
+            SendError::Down(error) => {
+                self.trouble.rest(now);
+                self.warn_unsent(&error, now);
             }
+            SendError::Refused(error) => self.warn_unsent(&error, now),
         }
         lost
+    }
+
+    fn warn_unsent(&mut self, error: &io::Error, now: Instant) {
+        if self.trouble.is_news(error, now) {
+            warn!(port = self.name.as_str(), peer:% = self.peer; "can't send: {error}; dropping what is for it until that changes");
+        }
     }
 
     /// Memory that [`Self::enqueue`] of `run` takes.
@@ -346,7 +351,12 @@ impl Port {
         while !self.link.is_cut() && !self.is_mute() && !self.queue.is_empty() {
             let front = self.queue.front();
             let (all, first) = (front.extent(), front.first());
-            let (gone, is_full) = match self.link.send(front) {
+            let sent = if self.trouble.is_resting(now) {
+                Err(SendError::Down(resting()))
+            } else {
+                self.link.send(front)
+            };
+            let (gone, is_full) = match sent {
                 Ok(taken) => {
                     self.count_sent(taken);
                     // Less than all may also be what came before a frame that was refused.
@@ -423,6 +433,11 @@ impl Port {
             overloaded: self.pause.overloaded_time(now),
             ..self.counters
         }
+    }
+
+    /// See [`Link::has_end`].
+    pub fn has_end(&self) -> bool {
+        self.link.has_end()
     }
 
     /// See [`Link::patience`].

@@ -8,7 +8,7 @@ use qhub::batch::ARENA;
 use qhub::bridge::Mode;
 use qhub::discard::DiscardReason;
 
-use crate::far::{Far, Folder};
+use crate::far::{Far, Folder, free_udp};
 use crate::net::{Net, allow_descriptors};
 use crate::wire::{Wire, broadcast, frame, record, records, station};
 
@@ -166,4 +166,33 @@ fn a_burst_of_a_new_udp_peer_stays_in_order() {
     sent[540..].iter().for_each(|frame| far.send(frame));
     net.settle();
     assert!(wire.read() == records(&sent));
+}
+
+/// What anybody sends to the server may never end.
+#[test]
+fn a_flood_of_strangers_does_not_keep_a_peer_from_being_heard() {
+    for options in ["max-peers=1", "remote"] {
+        let mut net = Net::new(Mode::Switch);
+        let mut wire = net.unix();
+        wire.send(&record(&broadcast(9)));
+        let (hub, own) = (free_udp(), free_udp());
+        let far = Far::udp_at(own, hub);
+        net.open(&match options {
+            "remote" => format!("udp:{hub},remote={own}"),
+            _ => format!("udp:{hub},{options}"),
+        });
+        far.send(&broadcast(0));
+        net.settle();
+        wire.read();
+        let stranger = Far::udp(hub);
+        for _ in 0..10 {
+            (0..400).for_each(|_| drop(stranger.try_send(&broadcast(1))));
+            net.turn();
+        }
+        far.send(&frame(0, 9, 1, 60));
+        (0..400).for_each(|_| drop(stranger.try_send(&broadcast(1))));
+        net.turn();
+        assert!(net.is_due(), "the server has more");
+        assert_eq!(wire.read(), record(&frame(0, 9, 1, 60)), "{options}");
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hub_protocol::stream::PREFIX_LEN;
 use qhub::bridge::Mode;
 use qhub::config::QUEUE_MIN;
+use qhub::port::REST;
 
 use crate::far::{Far, Folder};
 use crate::net::Net;
@@ -122,6 +123,7 @@ fn what_waits_for_a_peer_that_is_gone_is_dropped_and_its_next_life_is_found() {
     assert_eq!(it.net.lost("dgram2"), format!("down={waiting}"));
     assert_eq!((it.net.ports(), it.net.snapshot().memory), (2, 0));
     it.slow = it.folder.far("slow");
+    it.net.now += REST;
     let frames = it.send(3);
     assert_eq!(it.slow.read_all(), frames);
 }

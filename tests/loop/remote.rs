@@ -1,8 +1,10 @@
 //! Datagram ports with one peer only, whether it is there or not.
 
 use std::fs;
+use std::time::Duration;
 
 use qhub::bridge::Mode;
+use qhub::port::REST;
 
 use crate::datagrams::exchange;
 use crate::far::{Far, Folder, free_udp};
@@ -61,11 +63,17 @@ fn what_is_for_a_missing_peer_is_counted_and_the_next_frame_finds_it() {
         net.settle();
         wire.send(&record(&broadcast(1)));
         net.settle();
-        assert_eq!(net.lost("dgram1"), format!("down={}", 4 * (life + 1)));
+        assert_eq!(net.lost("dgram1"), format!("down={}", 5 * life + 4));
         let snapshot = net.snapshot();
         assert_eq!((snapshot.ports[1].queued, snapshot.memory), (0, 0), "nothing waits for it");
 
         let far = folder.far("vm");
+        // It is looked for ten times a second, and not for every frame.
+        net.now += REST - Duration::from_nanos(1);
+        wire.send(&record(&frames[0]));
+        net.settle();
+        assert_eq!((far.read(), net.lost("dgram1")), (None, format!("down={}", 5 * (life + 1))));
+        net.now += Duration::from_nanos(1);
         wire.send(&record(&frames[0]));
         net.settle();
         assert_eq!(far.read_all(), [frames[0].clone()]);
@@ -126,6 +134,22 @@ fn what_waited_for_a_peer_that_went_is_counted() {
     net.settle();
     assert_eq!((net.lost("dgram1"), net.snapshot().memory), (format!("down={waiting}"), 0));
     let far = folder.far("vm");
+    net.now += REST;
+    wire.send(&record(&broadcast(1)));
+    net.settle();
+    assert_eq!(far.read_all(), [broadcast(1)]);
+}
+
+/// What is heard is there, however lately it was not.
+#[test]
+fn a_peer_that_speaks_is_looked_for_at_once() {
+    let (mut net, mut wire, folder) = net();
+    wire.send(&record(&broadcast(1)));
+    net.settle();
+    assert_eq!(net.lost("dgram1"), "down=1");
+    let far = folder.far("vm");
+    far.send(&broadcast(0));
+    net.settle();
     wire.send(&record(&broadcast(1)));
     net.settle();
     assert_eq!(far.read_all(), [broadcast(1)]);
@@ -144,6 +168,7 @@ fn a_peer_that_has_connected_its_socket_is_down() {
     assert_eq!((net.ports(), net.lost("dgram1").as_str(), far.read()), (2, "down=2", None));
     // Until it is one that does not.
     let far = folder.far("vm");
+    net.now += REST;
     wire.send(&record(&broadcast(1)));
     net.settle();
     assert_eq!(far.read_all(), [broadcast(1)]);

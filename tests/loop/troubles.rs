@@ -13,6 +13,7 @@ use qhub::bridge::{Mode, PortId};
 use qhub::config::PortOptions;
 use qhub::hub::Readiness;
 use qhub::link::{DatagramLink, Link, Peer, Received, SendError};
+use qhub::port::REST;
 use socket2::{Domain, Socket, Type};
 
 use crate::far::Far;
@@ -209,6 +210,7 @@ fn a_peer_that_is_down_costs_the_whole_run() {
     it.send(0..10);
     assert_eq!((it.sent(), it.lost()), (vec![], "down=10".to_owned()));
     assert_eq!(it.system.borrow().tried, [0], "the others are not tried");
+    it.net.now += REST;
     it.send(10..13);
     assert_eq!((it.sent(), it.net.ports()), (vec![10, 11, 12], 2));
 }
@@ -230,6 +232,7 @@ fn a_peer_that_is_down_costs_what_waited() {
     it.make_room(PLENTY);
     assert_eq!((it.sent(), it.lost()), (vec![0, 1], "down=8".to_owned()));
     it.system.borrow_mut().faults.clear();
+    it.net.now += REST;
     it.send(10..12);
     assert_eq!((it.sent(), it.net.snapshot().memory), (vec![0, 1, 10, 11], 0));
 }

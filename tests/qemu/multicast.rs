@@ -9,6 +9,7 @@ use crate::common::daemon::Daemon;
 use crate::common::hub::folder;
 use crate::common::net::{Namespace, free_group, have_namespaces};
 use crate::common::qemu::{Relay, Version, have_qemu};
+use crate::common::wait::{LIMIT, wait_for};
 use crate::common::wire::{BROADCAST, Station, Wire, frame, mac, settle};
 
 use super::forms::UDP_MAX;
@@ -270,4 +271,41 @@ fn advice_about_ipv6_groups_is_true() {
     host.ip("link set lo up");
     let line = host.within(|| refusal("mcast:[ff15::1]:5000,iface=lo"));
     assert!(line.contains("route") && !line.contains("bring the interface up"), "it is up: {line}");
+}
+
+/// The second way is a line between them, which is younger than the bus.
+#[test]
+fn two_hubs_that_are_joined_twice_say_so_and_cut_the_line() {
+    let (group, port) = free_group();
+    let bus = format!("mcast:{group}:{port},iface=127.0.0.1");
+    let (one_runtime, other_runtime) = (folder(), folder());
+    let one = Daemon::start(one_runtime.path(), &[&bus]);
+    let line = format!("connect:unix:{}", one.socket().display());
+    let other = Daemon::start(other_runtime.path(), &[&bus, &line]);
+    one.line("port=unix1");
+    let (mut here, mut there) = (one.connect(), other.connect());
+    one.line("port=unix2");
+    other.line("port=unix2");
+    for number in 0..8 {
+        here.send(&frame(BROADCAST, mac(1), 60, number));
+    }
+    let hubs = [&one, &other];
+    wait_for("a hub to cut the line", LIMIT, || {
+        hubs.iter().any(|hub| hub.count("unix1 is muted for a minute") == 1).then_some(())
+    });
+    // What went round is at its end.
+    while here.try_receive(Duration::from_millis(200)).is_some() {}
+    while there.try_receive(Duration::from_millis(200)).is_some() {}
+    for (number, (from, to)) in [(9, (1, 2)), (10, (2, 1))] {
+        let sent = frame(BROADCAST, mac(from + 2), 60, number);
+        let [sender, receiver] =
+            if (from, to) == (1, 2) { [&mut here, &mut there] } else { [&mut there, &mut here] };
+        sender.send(&sent);
+        assert_eq!(receiver.receive(), sent);
+        assert_eq!(receiver.try_receive(Duration::from_millis(100)), None, "it comes once");
+    }
+    let told = hubs.map(|hub| hub.count("which makes a loop"));
+    assert!(told.iter().all(|&told| told <= 2), "once, and once for the cut: {told:?}");
+    one.stop();
+    other.stop();
 }

@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use nix::libc;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::socket::{DatagramSocket, Framing, Welcome};
+use super::socket::{DatagramSocket, Framing, Reception};
 use super::source::Source;
 use crate::batch::{ARENA, FrameBatch, Run, Taken};
 use crate::discard::DiscardReason;
@@ -125,7 +125,7 @@ impl DatagramLink {
     }
 }
 
-/// Does `error` say that a unix peer is connected to another socket, or its file not ours to use?
+/// Does `error` say that a unix peer is connected to another socket?
 fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
@@ -169,7 +169,7 @@ impl Link for DatagramLink {
             return socket.receive_many(batch, rest);
         };
         let received = socket.receive(batch, |sender, _| {
-            if sender.is(peer) { Welcome::Taken } else { Welcome::Lost(DiscardReason::Stranger) }
+            if sender.is(peer) { Reception::Taken } else { Reception::Lost(DiscardReason::Stranger) }
         })?;
         if is_pair && received != Received::More {
             // Those who came before are gone, and nobody else can come.
@@ -188,14 +188,6 @@ impl Link for DatagramLink {
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn is_cut(&self) -> bool {
-        false
-    }
-
     fn max_frame(&self) -> usize {
         self.socket.max_frame()
     }
@@ -207,11 +199,7 @@ impl Link for DatagramLink {
         }
     }
 
-    fn stop_receiving(&mut self) -> bool {
+    fn has_end(&self) -> bool {
         false
-    }
-
-    fn is_at_boundary(&self) -> bool {
-        true
     }
 }

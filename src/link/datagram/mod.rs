@@ -15,6 +15,6 @@ mod socket;
 mod source;
 
 pub use link::DatagramLink;
-pub use multicast::{MulticastLink, interface_address};
+pub use multicast::MulticastLink;
 pub use server::{Arrival, DatagramServer};
 pub use source::Source;

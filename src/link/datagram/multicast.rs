@@ -8,21 +8,18 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use mio::event::Source as _;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
-use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
-use super::socket::{DatagramSocket, Framing, Welcome};
+use super::socket::{DatagramSocket, Framing, Reception};
 use super::source::Sender;
 use crate::batch::{FrameBatch, Run, Taken};
 use crate::config::{Group, Interface};
-use crate::link::{Link, Received, SendError};
+use crate::link::{Link, Received, SendError, interface};
 
 /// A multicast group.
 #[derive(Debug)]
@@ -68,24 +65,20 @@ impl Place {
             None if is_ipv4 => Self::V4(Ipv4Addr::UNSPECIFIED),
             None => Self::V6(0),
             Some(Interface::Address(address)) => {
-                let (name, _) = find_address(|_, found| found == *address)?
-                    .with_context(|| format!("no interface has the address {address}; see 'ip addr'"))?;
+                let name = interface::owner(*address)?;
                 match address {
                     IpAddr::V4(address) => Self::V4(*address),
-                    IpAddr::V6(_) => Self::V6(index(&name)?),
+                    IpAddr::V6(_) => Self::V6(interface::index(&name)?),
                 }
             }
             Some(Interface::Name(name)) => {
-                let index = index(name)?;
+                let index = interface::index(name)?;
                 if !is_ipv4 {
                     return Ok(Self::V6(index));
                 }
-                match find_address(|owner, found| owner == name && found.is_ipv4())? {
-                    Some((_, IpAddr::V4(address))) => Self::V4(address),
-                    _ => bail!(
-                        "the interface {name} has no IPv4 address; give it one ('ip addr add'), or use another"
-                    ),
-                }
+                Self::V4(interface::interface_address(name).with_context(|| {
+                    format!("the interface {name} has no IPv4 address; give it one ('ip addr add'), or use another")
+                })?)
             }
         })
     }
@@ -139,32 +132,6 @@ impl Place {
     }
 }
 
-/// The IPv4 address of the interface `name`, as QEMU wants it in `localaddr=`.
-pub fn interface_address(name: &str) -> Option<Ipv4Addr> {
-    match find_address(|owner, found| owner == name && found.is_ipv4()) {
-        Ok(Some((_, IpAddr::V4(address)))) => Some(address),
-        _ => None,
-    }
-}
-
-fn index(name: &str) -> Result<u32> {
-    if_nametoindex(name).map_err(|_| anyhow!("there is no interface {name}; see 'ip addr'"))
-}
-
-/// The first address of this host that `wanted` accepts, with the name of its interface.
-fn find_address(wanted: impl Fn(&str, IpAddr) -> bool) -> Result<Option<(String, IpAddr)>> {
-    let mut all = getifaddrs().context("list the interfaces")?;
-    Ok(all.find_map(|found| {
-        let address = ip(&found.address?)?;
-        wanted(&found.interface_name, address).then_some((found.interface_name, address))
-    }))
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-}
-
 fn explain(error: io::Error, group: &Group) -> anyhow::Error {
     let (ip, port) = (group.address.ip(), group.address.port());
     if error.kind() == io::ErrorKind::AddrInUse {
@@ -176,28 +143,13 @@ fn explain(error: io::Error, group: &Group) -> anyhow::Error {
     let example = if ip.is_ipv4() { "iface=127.0.0.1 for this host only" } else { "iface=eth0" };
     match &group.interface {
         None => anyhow!("there is no route to {ip}; name the interface with iface=, as in {example}"),
-        Some(interface) if is_down(interface) => {
-            anyhow!(
-                "iface={interface} is down; bring the interface up ('ip link set ... up'), or use another"
-            )
+        Some(named) if interface::is_down(named) => {
+            anyhow!("iface={named} is down; bring the interface up ('ip link set ... up'), or use another")
         }
-        Some(interface) => anyhow!(
-            "iface={interface} has no route to {ip}; add one ('ip route add {ip} dev ...'), or use another"
+        Some(named) => anyhow!(
+            "iface={named} has no route to {ip}; add one ('ip route add {ip} dev ...'), or use another"
         ),
     }
-}
-
-fn is_down(interface: &Interface) -> bool {
-    let is_meant = |name: &str, address: Option<IpAddr>| match interface {
-        Interface::Name(own) => own == name,
-        Interface::Address(own) => Some(*own) == address,
-    };
-    getifaddrs().is_ok_and(|mut all| {
-        all.any(|found| {
-            let address = found.address.as_ref().and_then(ip);
-            is_meant(&found.interface_name, address) && !found.flags.contains(InterfaceFlags::IFF_UP)
-        })
-    })
 }
 
 impl Link for MulticastLink {
@@ -229,21 +181,13 @@ impl Link for MulticastLink {
         let Self { receiver, own, .. } = self;
         receiver.receive(batch, |sender, _| match sender {
             // The scope of an IPv6 address is not always said.
-            Sender::Udp(from) if from.port() == own.port() && from.ip() == own.ip() => Welcome::Ignored,
-            Sender::Udp(_) | Sender::Unix(_) => Welcome::Taken,
+            Sender::Udp(from) if from.port() == own.port() && from.ip() == own.ip() => Reception::Ignored,
+            Sender::Udp(_) | Sender::Unix(_) => Reception::Taken,
         })
     }
 
     fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
         self.sender.send(run).map_err(SendError::Refused)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn is_cut(&self) -> bool {
-        false
     }
 
     fn max_frame(&self) -> usize {
@@ -258,11 +202,7 @@ impl Link for MulticastLink {
         true
     }
 
-    fn stop_receiving(&mut self) -> bool {
+    fn has_end(&self) -> bool {
         false
-    }
-
-    fn is_at_boundary(&self) -> bool {
-        true
     }
 }

@@ -6,6 +6,7 @@
 //!   ours (libkrun, vfkit) hears nobody else, so it gets this very socket, and a new one takes its
 //!   place under the same path.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -20,7 +21,7 @@ use nix::libc;
 use socket2::{Domain, Socket, Type};
 
 use super::link::{DatagramLink, unix_socket};
-use super::socket::{DatagramSocket, Framing, Welcome};
+use super::socket::{DatagramSocket, Framing, Reception};
 use super::source::Source;
 use crate::batch::FrameBatch;
 use crate::config::HostPort;
@@ -28,6 +29,9 @@ use crate::discard::DiscardReason;
 use crate::link::Received;
 use crate::link::listener::{explain_bind, resolve};
 use crate::link::socket_file::SocketFile;
+
+/// Batches that are kept of what waits in a socket that is given away.
+const BACKLOG: usize = 16;
 
 /// Consecutive datagrams of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub struct DatagramServer {
     only: Option<Source>,
     /// What sends to it on a unix socket: it has our name, which the peer may look at.
     sender: Option<Socket>,
+    /// What was waiting in a socket that was given away, and whose it is.
+    backlog: VecDeque<(FrameBatch, Vec<Arrival>)>,
 }
 
 impl DatagramServer {
@@ -81,20 +87,20 @@ impl DatagramServer {
     }
 
     fn over_udp(local: &HostPort, remote: Option<&HostPort>, framing: Framing) -> Result<Self> {
-        let address = resolve(local)?.remove(0);
-        let only = match remote {
-            None => None,
+        let ours = resolve(local)?;
+        let (address, only) = match remote {
+            None => (ours[0], None),
             Some(remote) => {
-                let mut found = resolve(remote)?.into_iter();
-                let found = found.find(|found| found.is_ipv4() == address.is_ipv4()).with_context(|| {
+                let theirs = resolve(remote)?;
+                let same =
+                    |ours: &SocketAddr| theirs.iter().find(|theirs| theirs.is_ipv4() == ours.is_ipv4());
+                let pair = ours.iter().find_map(|ours| Some((*ours, *same(ours)?)));
+                let (ours, theirs) = pair.with_context(|| {
                     format!(
                         "{local} and {remote} are not of one family; write two IPv4 or two IPv6 addresses"
                     )
                 })?;
-                if found == address {
-                    bail!("remote={remote} is this port itself; write the address that the peer sends from");
-                }
-                Some(Source::Udp(found))
+                (ours, Some(Source::Udp(theirs)))
             }
         };
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
@@ -102,7 +108,13 @@ impl DatagramServer {
         // Only now: two hubs that ask for one port are to hear of it.
         socket.set_reuse_port(true)?;
         let socket = DatagramSocket::udp(socket, framing)?;
-        Ok(Self { socket, place: Place::Udp { local: address, framing }, only, sender: None })
+        Ok(Self {
+            socket,
+            place: Place::Udp { local: address, framing },
+            only,
+            sender: None,
+            backlog: VecDeque::new(),
+        })
     }
 
     /// Serves a unix socket at `path`, for the socket at `remote` only if there is one.
@@ -120,7 +132,13 @@ impl DatagramServer {
             (socket, file) = SocketFile::bind_datagram(path, mode)?;
         }
         let socket = DatagramSocket::unix(socket)?;
-        Ok(Self { socket, place: Place::Unix(file), only: remote.map(Source::path), sender })
+        Ok(Self {
+            socket,
+            place: Place::Unix(file),
+            only: remote.map(Source::path),
+            sender,
+            backlog: VecDeque::new(),
+        })
     }
 
     /// Serves an inherited socket.
@@ -141,7 +159,7 @@ impl DatagramServer {
             }
             _ => bail!("it is neither bound nor connected"),
         };
-        Ok(Self { socket, place, only: None, sender: None })
+        Ok(Self { socket, place, only: None, sender: None, backlog: VecDeque::new() })
     }
 
     /// The address that it serves.
@@ -169,25 +187,17 @@ impl DatagramServer {
     ///
     /// The system's.
     pub fn receive(&mut self, batch: &mut FrameBatch, arrivals: &mut Vec<Arrival>) -> io::Result<Received> {
-        let Self { socket, only, .. } = self;
-        let received = socket.receive(batch, |sender, at| {
-            if only.as_ref().is_some_and(|only| !sender.is(only)) {
-                return Welcome::Lost(DiscardReason::Stranger);
-            }
-            if let Some(Arrival { source, records }) = arrivals.last_mut() {
-                if sender.is(source) {
-                    return Welcome::Taken;
-                }
-                records.end = at;
-            }
-            let Some(source) = sender.source() else { return Welcome::Lost(DiscardReason::Stranger) };
-            arrivals.push(Arrival { source, records: at..at });
-            Welcome::Taken
-        });
-        if let Some(Arrival { records, .. }) = arrivals.last_mut() {
-            records.end = batch.records().len();
+        if let Some((waiting, whose)) = self.backlog.pop_front() {
+            batch.copy(&waiting);
+            *arrivals = whose;
+            return Ok(Received::More);
         }
-        received
+        gather(&mut self.socket, self.only.as_ref(), batch, arrivals)
+    }
+
+    /// Does the next receive give what came before the last one?
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
     }
 
     /// Makes a link to `peer`. The server is registered as `token`, and stays so.
@@ -205,10 +215,10 @@ impl DatagramServer {
         }
         let mut link = DatagramLink::unix(DatagramSocket::unix(unix_socket()?)?, address, false);
         match link.connect() {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 self.give_socket_to(peer, registry, token)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(explain_connect(error)),
             Ok(()) => Ok(link),
         }
     }
@@ -224,13 +234,60 @@ impl DatagramServer {
             return Err(io::Error::other("it has connected its socket to an inherited one; use dgram:PATH"));
         };
         let address = peer.address()?;
-        let successor = file.successor(|| self.socket.connect(&address)).map_err(io::Error::other)?;
+        let successor = file.successor(|| self.socket.connect(&address).map_err(explain_connect))?;
         let successor = DatagramSocket::unix(successor)?;
         SourceFd(&successor.fd()).register(registry, token, Interest::READABLE)?;
-        let given = std::mem::replace(&mut self.socket, successor);
+        let mut given = std::mem::replace(&mut self.socket, successor);
         SourceFd(&given.fd()).deregister(registry)?;
+        for _ in 0..BACKLOG {
+            let (mut waiting, mut whose) = (FrameBatch::default(), Vec::new());
+            let gathered = gather(&mut given, None, &mut waiting, &mut whose)?;
+            self.backlog.push_back((waiting, whose));
+            if gathered != Received::More {
+                break;
+            }
+        }
         Ok(DatagramLink::taken_over(given, peer.clone()))
     }
+}
+
+fn explain_connect(error: io::Error) -> io::Error {
+    let advice = match error.raw_os_error() {
+        Some(libc::EPERM) => "it connected to a socket that another peer was given; let it connect again",
+        Some(libc::EACCES) => "its socket is not ours to use; run both as one user, or open its mode",
+        Some(libc::ENOENT | libc::ECONNREFUSED) => {
+            "its socket has to be bound to an absolute path that stays"
+        }
+        _ => return error,
+    };
+    io::Error::other(format!("{error}; {advice}"))
+}
+
+/// Receives from `socket`, and says which frame is whose; with `only`, of nobody else.
+fn gather(
+    socket: &mut DatagramSocket,
+    only: Option<&Source>,
+    batch: &mut FrameBatch,
+    arrivals: &mut Vec<Arrival>,
+) -> io::Result<Received> {
+    let received = socket.receive(batch, |sender, at| {
+        if only.is_some_and(|only| !sender.is(only)) {
+            return Reception::Lost(DiscardReason::Stranger);
+        }
+        if let Some(Arrival { source, records }) = arrivals.last_mut() {
+            if sender.is(source) {
+                return Reception::Taken;
+            }
+            records.end = at;
+        }
+        let Some(source) = sender.source() else { return Reception::Lost(DiscardReason::Stranger) };
+        arrivals.push(Arrival { source, records: at..at });
+        Reception::Taken
+    });
+    if let Some(Arrival { records, .. }) = arrivals.last_mut() {
+        records.end = batch.records().len();
+    }
+    received
 }
 
 fn udp_link(local: SocketAddr, peer: &Source, framing: Framing) -> io::Result<DatagramLink> {

@@ -19,6 +19,9 @@ use crate::link::Received;
 /// Datagrams that one receive takes at the most.
 const BURST: usize = 256;
 
+/// Errors that one receive puts up with.
+const ERRORS: usize = 16;
+
 /// What a UDP socket may hold to be received, as far as the system allows: nobody waits for it.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -57,7 +60,7 @@ impl Framing {
 
 /// What is to become of a datagram, by its sender.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Welcome {
+pub(super) enum Reception {
     /// Its frame is taken.
     Taken,
     /// It is nobody's loss.
@@ -143,14 +146,14 @@ impl DatagramSocket {
         }
     }
 
-    /// Receives into `batch`. Of each datagram, `welcome` is told the sender, and the octets of
+    /// Receives into `batch`. Of each datagram, `receive` is told the sender, and the octets of
     /// records before it.
     pub(super) fn receive(
         &mut self,
         batch: &mut FrameBatch,
-        mut welcome: impl FnMut(&Sender, usize) -> Welcome,
+        mut receive: impl FnMut(&Sender, usize) -> Reception,
     ) -> io::Result<Received> {
-        let mut received = Received::Nothing;
+        let (mut received, mut errors) = (Received::Nothing, 0);
         for _ in 0..BURST {
             let at = batch.records().len();
             let Some(room) = batch.room() else { return Ok(Received::More) };
@@ -162,17 +165,18 @@ impl DatagramSocket {
                 Ok(Datagram { sender, content, overrun }) => {
                     received = Received::Drained;
                     batch.lose(DiscardReason::Overrun, overrun);
-                    match (welcome(&sender, at), content) {
-                        (Welcome::Taken, Content::Frame(octets)) => batch.push(octets),
-                        (Welcome::Taken, Content::Lost(reason)) | (Welcome::Lost(reason), _) => {
+                    match (receive(&sender, at), content) {
+                        (Reception::Taken, Content::Frame(octets)) => batch.push(octets),
+                        (Reception::Taken, Content::Lost(reason)) | (Reception::Lost(reason), _) => {
                             batch.lose(reason, 1);
                         }
-                        (Welcome::Taken, Content::Hello) | (Welcome::Ignored, _) => {}
+                        (Reception::Taken, Content::Hello) | (Reception::Ignored, _) => {}
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(received),
                 // That is what became of an earlier datagram of ours.
-                Err(_) if matches!(self, Self::Udp(_)) => {}
+                Err(_) if matches!(self, Self::Udp(_)) && errors < ERRORS => errors += 1,
+                Err(_) if matches!(self, Self::Udp(_)) => return Ok(received),
                 Err(error) => return Err(error),
             }
         }
@@ -186,9 +190,12 @@ impl DatagramSocket {
         batch: &mut FrameBatch,
         rest: &mut Vec<u8>,
     ) -> io::Result<Received> {
-        let Self::Unix(socket, many) = self else { return self.receive(batch, |_, _| Welcome::Taken) };
+        let Self::Unix(socket, many) = self else { return self.receive(batch, |_, _| Reception::Taken) };
         let mut received = Received::Nothing;
-        while rest.is_empty() && batch.is_half_empty() {
+        for _ in 0..BURST / SLOTS {
+            if !rest.is_empty() || !batch.is_half_empty() {
+                break;
+            }
             let found = match many.receive(socket.as_raw_fd(), batch) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(received),
@@ -198,7 +205,7 @@ impl DatagramSocket {
             for (slot, &octets) in found.iter().enumerate() {
                 if octets > stream::MAX_FRAME {
                     batch.lose(DiscardReason::TooBig, 1);
-                } else {
+                } else if batch.slot(slot, octets) != HELLO {
                     batch.push_slot(slot, octets, rest);
                 }
             }
@@ -257,7 +264,8 @@ impl UdpSocket {
         let (octets, is_cut) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
         let sender = message.address.as_ref().and_then(socket_addr).ok_or(io::ErrorKind::InvalidData)?;
         let mut overrun = 0;
-        for control in message.cmsgs()? {
+        // Whoever made an inherited socket may have asked for more than there is room for.
+        for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::RxqOvfl(total) = control {
                 overrun = u64::from(total.wrapping_sub(self.overrun));
                 self.overrun = total;
