@@ -5,8 +5,14 @@ mod common;
 
 mod hostile {
     mod connections;
+    mod datagrams;
     mod endings;
+    mod files;
     mod frames;
+    mod inherited;
     mod limits;
+    mod peer;
     mod queues;
+    mod sources;
+    mod takeovers;
 }

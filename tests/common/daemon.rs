@@ -119,6 +119,11 @@ impl Daemon {
         self.process.exit(LIMIT)
     }
 
+    /// How it ended, once it has.
+    pub(crate) fn try_exit(&mut self) -> Option<ExitStatus> {
+        self.process.try_exit()
+    }
+
     /// Asks for its end and sees a good one.
     pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
@@ -190,6 +195,8 @@ pub(crate) struct Table {
     pub(crate) ports: Vec<Row>,
     /// The sum over the ports that are gone.
     pub(crate) gone: Row,
+    /// What was lost at the doors, by door and reason.
+    pub(crate) doors: BTreeMap<String, BTreeMap<String, u64>>,
     /// Octets of memory in all queues.
     pub(crate) memory: u64,
     /// The line about the filtering database, and one for each station.
@@ -220,10 +227,23 @@ impl Table {
         let mut lines = lines.map(str::trim_start).peekable();
         let ports: Vec<Row> = lines.by_ref().take(count).map(Row::parse).collect();
         let gone = lines.next_if(|line| line.starts_with("ports gone:")).map(Row::parse).unwrap_or_default();
+        let doors = std::iter::from_fn(|| lines.next_if(|line| !line.starts_with("fdb: "))).map(parse_door);
+        let doors = doors.collect();
         let title = lines.next()?;
         let stations: usize = title.strip_prefix("fdb: ")?.split(' ').next()?.parse().ok()?;
         let fdb: Vec<String> = [title].into_iter().chain(lines.take(stations)).map(str::to_owned).collect();
-        (fdb.len() == 1 + stations).then_some(Self { ports, gone, memory, fdb })
+        (fdb.len() == 1 + stations).then_some(Self { ports, gone, doors, memory, fdb })
+    }
+
+    /// Frames dropped for `reason`, wherever that was.
+    pub(crate) fn dropped_for(&self, reason: &str) -> u64 {
+        let rows = self.ports.iter().chain([&self.gone]).map(|row| &row.drops);
+        rows.chain(self.doors.values()).filter_map(|drops| drops.get(reason)).sum()
+    }
+
+    /// Frames dropped at the doors for `reason`.
+    pub(crate) fn lost_for(&self, reason: &str) -> u64 {
+        self.doors.values().filter_map(|drops| drops.get(reason)).sum()
     }
 
     pub(crate) fn port(&self, name: &str) -> &Row {
@@ -245,10 +265,7 @@ impl Row {
             text.split([' ', ',']).filter_map(|word| word.parse().ok()).collect()
         };
         let [rx_frames, rx_bytes, tx_frames, tx_bytes, dropped] = numbers(counts)[..] else { return None };
-        let mut drops = BTreeMap::new();
-        for (name, count) in reasons.split(' ').filter_map(|reason| reason.split_once('=')) {
-            drops.insert(name.to_owned(), count.parse().ok()?);
-        }
+        let drops = parse_drops(reasons)?;
         // Behind the times that it was congested and overloaded.
         let queued_frames = numbers(rest).get(2).copied().unwrap_or(0);
         Some(Self {
@@ -273,6 +290,20 @@ impl Row {
     pub(crate) fn accounted(&self) -> u64 {
         self.tx_frames + self.queued_frames + self.dropped
     }
+}
+
+/// A door's line: `udp:127.0.0.1:5000: dropped 1 (stranger=1)`.
+fn parse_door(line: &str) -> (String, BTreeMap<String, u64>) {
+    let parsed = line.rsplit_once(": dropped ").and_then(|(door, counts)| {
+        let reasons = counts.split_once('(')?.1.strip_suffix(')')?;
+        Some((door.to_owned(), parse_drops(reasons)?))
+    });
+    parsed.unwrap_or_else(|| panic!("a line of the table reads '{line}'"))
+}
+
+fn parse_drops(reasons: &str) -> Option<BTreeMap<String, u64>> {
+    let pairs = reasons.split(' ').filter_map(|reason| reason.split_once('='));
+    pairs.map(|(name, count)| Some((name.to_owned(), count.parse().ok()?))).collect()
 }
 
 /// Two stations that mind their own business, whatever happens around them.
