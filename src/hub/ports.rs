@@ -10,12 +10,15 @@ use mio::{Registry, Token};
 use super::slab::Slab;
 use crate::batch::{ARENA, Run, SHORT};
 use crate::bridge::{PortId, PortSet};
-use crate::config::{HIGH_MARK_FRAMES, PortOptions};
+use crate::config::PortOptions;
 use crate::link::{Link, Peer};
 use crate::port::{Memory, Port};
 
 /// What one search for the longest queue frees at the least, so that searches are rare.
 const SHED: usize = 256 * 1024;
+
+/// Short frames that one batch holds at the most.
+const BATCH_FRAMES: usize = 2048;
 
 /// All ports of a hub.
 #[derive(Debug)]
@@ -139,7 +142,7 @@ impl Ports {
         if port.awaited.iter().any(has_backlog) {
             return SHORT;
         }
-        (HIGH_MARK_FRAMES * port.usual_record).clamp(SHORT, ARENA)
+        (BATCH_FRAMES * port.usual_record).clamp(SHORT, ARENA)
     }
 
     /// May `ingress` be read now? While everything that it was last unicast to is congested, it
