@@ -54,17 +54,17 @@ fn what_waits_is_sent_before_the_end() {
     bystanders.one.receive_if("the slow one to be known", |frame| frame[6..12] == mac(7));
     // More than its socket holds, less than its queue.
     let sent = frame(mac(7), mac(0xe1), 1514, 5);
-    bystanders.one.send_all(&vec![sent.clone(); 400]);
+    bystanders.one.send_all(&vec![sent.clone(); 360]);
     let row = daemon.table_with("all to be received", |table| {
         let row = table.port("unix3");
-        (row.accounted() >= 400).then(|| row.clone())
+        (row.accounted() >= 360).then(|| row.clone())
     });
     assert!(row.queued_frames > 0 && row.dropped == 0, "{row:?}");
     daemon.signal(Signal::SIGTERM);
     daemon.line("stopping");
     // Longer than a peer has to be silent to be done with, and shorter than all may take.
     pause(Duration::from_millis(60));
-    for number in 0..400 {
+    for number in 0..360 {
         assert!(slow.receive() == sent, "frame {number} arrived changed");
     }
     assert_eq!(daemon.exit().code(), Some(0));
