@@ -183,7 +183,7 @@ impl FrameBatch {
         self.arena.get_mut(start..=start + MAX_FRAME).filter(|_| self.whole < self.limit)
     }
 
-    /// Makes a record of the first octets of [`Self::room`].
+    /// Makes a record of the first `octets` of [`Self::room`].
     pub fn push(&mut self, octets: usize) {
         let (prefix, frame) = self.arena[self.whole..].split_at_mut(PREFIX_LEN);
         if let Some(length) = stream::prefix(&frame[..octets]) {
@@ -210,11 +210,8 @@ impl FrameBatch {
             stream::append(rest, frame);
             return;
         }
-        if let Some(length) = stream::prefix(frame) {
-            self.arena[self.whole..][..PREFIX_LEN].copy_from_slice(&length);
-            self.arena[self.whole + PREFIX_LEN..end].copy_from_slice(frame);
-            self.whole = end;
-        }
+        self.arena[self.whole + PREFIX_LEN..end].copy_from_slice(frame);
+        self.push(octets);
     }
 
     /// Counts a frame that was lost.

@@ -148,7 +148,7 @@ impl Hub {
     /// holds is earlier still.
     pub(super) fn has_earlier(&self, id: PortId) -> bool {
         self.ports.slab.get(id).is_some_and(|port| port.held() == 0)
-            && self.doors.servers().any(|server| server.has_earlier(id))
+            && self.doors.servers().any(|(_, server)| server.has_earlier(id))
     }
 
     /// The port of a source that was just heard, made when it is a new one and `may_be_new`.
@@ -180,7 +180,7 @@ impl Hub {
     /// Makes a port of a new peer, in the place of one that has been silent for long, if there is no
     /// other.
     fn meet(&mut self, index: usize, source: &Source, now: Instant) -> io::Result<PortId> {
-        if self.doors.servers().any(|server| server.is_at(source)) {
+        if self.doors.servers().any(|(_, server)| server.is_at(source)) {
             return Err(io::Error::other(
                 "it is a port of this hub, which makes a loop; leave out one of the two",
             ));

@@ -173,22 +173,25 @@ impl Kind {
             }
             PortKind::Fd(fd) => inherit(*fd),
             PortKind::Udp { local, peers } => {
-                let socket = DatagramServer::udp(local, peers.only())?;
-                Ok(Self::Server(Box::new(Server::new(socket, peers.limits()))))
+                Ok(Self::server(DatagramServer::udp(local, peers.only())?, peers.limits()))
             }
             PortKind::Dgram { path, mode, peers } => {
                 let socket = DatagramServer::unix(path, *mode, peers.only().map(PathBuf::as_path))?;
-                Ok(Self::Server(Box::new(Server::new(socket, peers.limits()))))
+                Ok(Self::server(socket, peers.limits()))
             }
             PortKind::L2tpv3 { local, remote, framing } => {
                 let socket = DatagramServer::l2tpv3(local, remote, *framing)?;
-                Ok(Self::Server(Box::new(Server::new(socket, Peers::One(remote).limits()))))
+                Ok(Self::server(socket, Peers::One(remote).limits()))
             }
             PortKind::Mcast(group) => {
                 let link = MulticastLink::join(group)?;
                 Ok(Self::Ready(Some((Box::new(link), Peer::Address(group.address)))))
             }
         }
+    }
+
+    fn server(socket: DatagramServer, limits: PeerLimits) -> Self {
+        Self::Server(Box::new(Server::new(socket, limits)))
     }
 
     fn listener(listener: Listener) -> Self {
@@ -236,7 +239,7 @@ fn inherit_stream(socket: Socket, is_unix: bool) -> Result<Kind> {
 fn inherit_datagram(socket: Socket, is_unix: bool) -> Result<Kind> {
     let Ok(peer) = socket.peer_addr() else {
         let server = DatagramServer::inherited(socket)?;
-        return Ok(Kind::Server(Box::new(Server::new(server, PeerLimits::default()))));
+        return Ok(Kind::server(server, PeerLimits::default()));
     };
     let peer = peer.as_socket().map_or(Peer::Unknown, Peer::Address);
     let link = if is_unix { DatagramLink::pair(socket)? } else { DatagramLink::connected(socket)? };

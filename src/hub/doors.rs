@@ -73,19 +73,16 @@ impl Doors {
     }
 
     /// Those that are datagram servers.
-    pub(super) fn servers(&self) -> impl Iterator<Item = &Server> {
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&DoorFace, &Server)> {
         self.doors.iter().filter_map(|door| match &door.kind {
-            Kind::Server(server) => Some(&**server),
+            Kind::Server(server) => Some((&door.face, &**server)),
             Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => None,
         })
     }
 
     /// What was lost of nobody's, by door.
     pub(super) fn drops(&self) -> Vec<(String, Drops)> {
-        let open = self.doors.iter().filter_map(|door| match &door.kind {
-            Kind::Server(server) => Some((door.face.shown.clone(), server.drops)),
-            Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => None,
-        });
+        let open = self.servers().map(|(face, server)| (face.shown.clone(), server.drops));
         open.chain(self.closed.iter().cloned()).collect()
     }
 
@@ -107,10 +104,7 @@ impl Doors {
 
     /// Would `server` and another one send frames to each other for ever?
     fn make_loop(&self, server: &Server) -> bool {
-        self.doors.iter().any(|door| match &door.kind {
-            Kind::Server(other) => server.leads_to(other) || other.leads_to(server),
-            Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => false,
-        })
+        self.servers().any(|(_, other)| server.leads_to(other) || other.leads_to(server))
     }
 
     /// Closes them all: nothing comes in any more, and our socket files are removed.

@@ -267,8 +267,7 @@ impl Hub {
                 port.is_listed = false;
                 port.waiting = None;
                 port.receive(&mut self.batch, now, &mut self.ports.memory);
-                port.count_lost(self.batch.lost());
-                self.copies += self.batch.lost().total();
+                self.copies += port.count_lost(self.batch.lost());
             }
             self.relay(id, 0..self.batch.records().len(), now);
             self.ports.settle(id);

@@ -1,6 +1,6 @@
 //! The network interfaces of this host, as the system lists them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, anyhow};
 use nix::ifaddrs::getifaddrs;
@@ -59,8 +59,13 @@ fn find_address(wanted: impl Fn(&str, IpAddr) -> bool) -> Result<Option<(String,
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    socket_addr(address).map(|address| address.ip())
+}
+
+/// An Internet address as the system writes it, in the standard library's words.
+pub(super) fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(*v4));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from(*v6)))
 }
 
 /// Do two groups with one address have one interface, however it is written?
@@ -70,5 +75,5 @@ pub fn is_one_interface(one: &Group, other: &Group) -> bool {
         Some(Interface::Address(address)) => owner(*address).ok(),
         None => None,
     };
-    one.address == other.address && name(one).is_some() && name(one) == name(other)
+    one.address == other.address && name(one).is_some_and(|one| name(other) == Some(one))
 }

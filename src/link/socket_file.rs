@@ -120,7 +120,7 @@ impl SocketFile {
 }
 
 fn bind_datagram(path: &Path) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     Ok(socket)
 }

@@ -51,11 +51,7 @@ impl Port {
             return run;
         }
         while run.frames > 0 {
-            let sent = if self.trouble.is_resting(now) {
-                Err(SendError::Down(resting()))
-            } else {
-                self.link.send(run)
-            };
+            let sent = self.trouble.unless_resting(now, || self.link.send(run));
             match sent {
                 Ok(taken) => {
                     self.count_sent(taken);
@@ -156,11 +152,7 @@ impl Port {
         while !self.link.is_cut() && !self.is_mute() && !self.queue.is_empty() {
             let front = self.queue.front();
             let (all, first) = (front.extent(), front.first());
-            let sent = if self.trouble.is_resting(now) {
-                Err(SendError::Down(resting()))
-            } else {
-                self.link.send(front)
-            };
+            let sent = self.trouble.unless_resting(now, || self.link.send(front));
             let (gone, is_full) = match sent {
                 Ok(taken) => {
                     self.count_sent(taken);
@@ -176,9 +168,4 @@ impl Port {
         }
         Ok(())
     }
-}
-
-/// The error of a frame for a peer that is left alone.
-fn resting() -> io::Error {
-    io::ErrorKind::NotConnected.into()
 }

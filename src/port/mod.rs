@@ -191,10 +191,15 @@ impl Port {
         self.counters.rx_bytes += as_u64(run.payload());
     }
 
-    /// Counts frames that its peer sent and that were lost before they could be received.
-    pub fn count_lost(&mut self, lost: &Drops) {
-        self.counters.rx_frames += lost.total();
-        self.counters.drops.merge(lost);
+    /// Counts frames that its peer sent and that were lost before they could be received; returns how
+    /// many these are.
+    pub fn count_lost(&mut self, lost: &Drops) -> u64 {
+        let frames = lost.total();
+        if frames > 0 {
+            self.counters.rx_frames += frames;
+            self.counters.drops.merge(lost);
+        }
+        frames
     }
 
     /// Counts `frames` that came in or were to leave here, and were dropped.

@@ -4,6 +4,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::QUIET;
+use crate::batch::Taken;
+use crate::link::SendError;
 
 /// How long a peer that is not there is left alone: to look for it may take long.
 pub const REST: Duration = Duration::from_millis(100);
@@ -38,6 +40,15 @@ impl Trouble {
 
     pub(super) fn is_resting(&self, now: Instant) -> bool {
         self.resting.is_some_and(|until| now < until)
+    }
+
+    /// What `send` says, which is not tried while the peer is left alone.
+    pub(super) fn unless_resting(
+        &self,
+        now: Instant,
+        send: impl FnOnce() -> Result<Taken, SendError>,
+    ) -> Result<Taken, SendError> {
+        if self.is_resting(now) { Err(SendError::Down(io::ErrorKind::NotConnected.into())) } else { send() }
     }
 
     /// The peer is there, whatever was seen before.

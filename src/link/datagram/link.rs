@@ -9,7 +9,7 @@ use mio::event::Source as _;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::libc;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket};
 
 use super::socket::{DatagramSocket, Framing, Reception};
 use super::source::Source;
@@ -128,11 +128,6 @@ impl DatagramLink {
 /// Does `error` say that a unix peer is connected to another socket?
 fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
-}
-
-/// A socket for unix datagrams.
-pub(super) fn unix_socket() -> io::Result<Socket> {
-    Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)
 }
 
 /// Does `error` say that a unix peer is gone?

@@ -20,7 +20,7 @@ use mio::{Interest, Registry, Token};
 use nix::libc;
 use socket2::{Domain, Socket, Type};
 
-use super::link::{DatagramLink, unix_socket};
+use super::link::DatagramLink;
 use super::socket::{DatagramSocket, Framing, Reception};
 use super::source::Source;
 use crate::batch::FrameBatch;
@@ -135,7 +135,7 @@ impl DatagramServer {
         Ok(Self {
             socket,
             place: Place::Unix(file),
-            only: remote.map(Source::path),
+            only: remote.map(|remote| Source::Path(remote.to_owned())),
             sender,
             backlog: VecDeque::new(),
         })
@@ -166,7 +166,7 @@ impl DatagramServer {
     pub fn local(&self) -> Option<Source> {
         match &self.place {
             Place::Udp { local, .. } => Some(Source::Udp(*local)),
-            Place::Unix(file) => Some(Source::path(file.path())),
+            Place::Unix(file) => Some(Source::Path(file.path().to_owned())),
             Place::Inherited => None,
         }
     }
@@ -213,7 +213,8 @@ impl DatagramServer {
         if let Some(sender) = self.sender.take() {
             return Ok(DatagramLink::unix(DatagramSocket::unix(sender)?, address, true));
         }
-        let mut link = DatagramLink::unix(DatagramSocket::unix(unix_socket()?)?, address, false);
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+        let mut link = DatagramLink::unix(DatagramSocket::unix(socket)?, address, false);
         match link.connect() {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 self.give_socket_to(peer, registry, token)

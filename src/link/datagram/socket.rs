@@ -1,7 +1,6 @@
 //! A datagram socket: what stands in front of a frame, and what comes with it.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
@@ -15,6 +14,7 @@ use super::source::Sender;
 use crate::batch::{FrameBatch, Run, SLOTS, Taken};
 use crate::discard::DiscardReason;
 use crate::link::Received;
+use crate::link::interface::socket_addr;
 
 /// Datagrams that one receive takes at the most.
 const BURST: usize = 256;
@@ -227,8 +227,11 @@ impl DatagramSocket {
             let rest = run.split(taken).1;
             let sent = match self {
                 Self::Unix(socket, many) => many.send(socket.as_raw_fd(), rest),
-                // An error may tell of an earlier datagram; then this one was not tried.
-                Self::Udp(udp) => udp.send(rest).or_else(|_| udp.send(rest)),
+                Self::Udp(udp) => match udp.send(rest) {
+                    // It may tell of an earlier datagram; then this one was not tried.
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => udp.send(rest),
+                    sent => sent,
+                },
             };
             match sent {
                 Ok(more) => {
@@ -292,9 +295,4 @@ impl UdpSocket {
         self.counter = self.counter.wrapping_add(1);
         Ok(run.first())
     }
-}
-
-fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(*v4));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from(*v6)))
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use socket2::SockAddr;
 
@@ -58,10 +58,6 @@ impl Sender {
 }
 
 impl Source {
-    pub(super) fn path(path: &Path) -> Self {
-        Self::Path(path.to_owned())
-    }
-
     pub(super) fn address(&self) -> io::Result<SockAddr> {
         match self {
             Self::Udp(address) => Ok((*address).into()),
