@@ -8,9 +8,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use socket2::{Domain, Socket, Type};
 
-use super::start::{refusal_by, refusal_with};
 use crate::common::daemon::{Bystanders, Daemon, record};
 use crate::common::hub::{Hub, folder, utf8};
+use crate::common::refusal::{refusal_by, refusal_with};
 use crate::common::wait::{LIMIT, wait_for};
 use crate::common::wire::{BROADCAST, Station, Wire, frame, mac, settle, socket_pair};
 

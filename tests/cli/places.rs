@@ -5,9 +5,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
-use super::start::refusal;
 use crate::common::daemon::{Bystanders, Daemon};
 use crate::common::hub::{folder, utf8};
+use crate::common::refusal::refusal;
 use crate::common::wire::{Wire, settle};
 
 fn spec(path: &Path) -> String {

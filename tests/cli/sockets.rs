@@ -8,9 +8,9 @@ use std::process::id;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::start::{refusal, refusal_by};
 use crate::common::daemon::{Bystanders, Daemon};
 use crate::common::hub::{folder, free_tcp_port, utf8};
+use crate::common::refusal::{refusal, refusal_by};
 use crate::common::require::require;
 use crate::common::wait::{LIMIT, wait_for};
 use crate::common::wire::{Wire, settle};

@@ -3,31 +3,13 @@
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use crate::common::daemon::{Bystanders, Daemon};
 use crate::common::hub::{folder, utf8};
+use crate::common::refusal::{refusal, refusal_by};
 use crate::common::wire::{Station, Wire, settle};
-
-/// Starts a hub that can't, and gives the one line that it says.
-pub(super) fn refusal(runtime: &Path, args: &[&str]) -> String {
-    refusal_by(runtime, r#"exec "$@""#, args)
-}
-
-pub(super) fn refusal_by(runtime: &Path, script: &str, args: &[&str]) -> String {
-    refusal_with(runtime, script, args, Stdio::null())
-}
-
-pub(super) fn refusal_with(runtime: &Path, script: &str, args: &[&str], stdin: Stdio) -> String {
-    let mut daemon = Daemon::launch(runtime, script, &[&["--no-tcp"], args].concat(), stdin);
-    let status = daemon.exit();
-    let line = daemon.line("qhub: ");
-    assert_eq!(status.code(), Some(1), "{line}");
-    assert_eq!(daemon.stdout(), "", "it promised something");
-    line
-}
 
 #[test]
 fn it_prints_what_to_paste_and_the_same_again_after_a_restart() {

@@ -8,6 +8,7 @@ pub(crate) mod hub;
 pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod qemu;
+pub(crate) mod refusal;
 pub(crate) mod require;
 pub(crate) mod wait;
 pub(crate) mod wire;

@@ -42,8 +42,10 @@ fn still_serves(runtime: &TempDir, hub: &Path, bystanders: &mut Bystanders) {
     bystanders.talk();
 }
 
+/// Where the successor of the hub's socket is made first: as long a name, with another end.
 fn aside(hub: &Path) -> PathBuf {
-    PathBuf::from(format!("{}~", utf8(hub)))
+    let name = utf8(hub);
+    PathBuf::from(format!("{}a", &name[..name.len() - 1]))
 }
 
 #[test]
@@ -159,15 +161,21 @@ fn a_client_that_comes_costs_nobody_else_a_frame() {
     daemon.stop();
 }
 
+/// A client that has spoken, which the hub has seen to.
+fn client_that_speaks(runtime: &TempDir, hub: &Path, bystanders: &mut Bystanders) -> Peer {
+    let mut peer = client(runtime, "client", hub);
+    peer.send(&frame(BROADCAST, mac(3), 60, 1));
+    bystanders.talk();
+    bystanders.talk();
+    peer
+}
+
 #[test]
 fn a_path_of_107_octets_has_room_for_a_client() {
     let runtime = folder();
     let name = "n".repeat(107 - utf8(runtime.path()).len() - 1);
     let (daemon, hub, mut bystanders) = start_at(&runtime, runtime.path().join(name));
-    let mut peer = client(&runtime, "client", &hub);
-    peer.send(&frame(BROADCAST, mac(3), 60, 1));
-    bystanders.talk();
-    bystanders.talk();
+    let _peer = client_that_speaks(&runtime, &hub, &mut bystanders);
     still_serves(&runtime, &hub, &mut bystanders);
     daemon.stop();
 }
@@ -177,10 +185,7 @@ fn what_lies_beside_the_socket_file_is_in_nobodys_way() {
     let runtime = folder();
     let (daemon, hub, mut bystanders) = start(&runtime);
     fs::write(aside(&hub), "letter").expect("a file");
-    let mut peer = client(&runtime, "client", &hub);
-    peer.send(&frame(BROADCAST, mac(3), 60, 1));
-    bystanders.talk();
-    bystanders.talk();
+    let _peer = client_that_speaks(&runtime, &hub, &mut bystanders);
     still_serves(&runtime, &hub, &mut bystanders);
     daemon.stop();
     assert_eq!(fs::read(aside(&hub)).expect("it is there"), b"letter");

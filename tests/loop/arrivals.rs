@@ -11,17 +11,22 @@ use crate::far::{Far, Folder, free_udp};
 use crate::net::Net;
 use crate::wire::{broadcast, frame, record, records, station};
 
+/// A server, and three that may send to it.
+fn three(net: &mut Net, folder: &Folder, is_udp: bool) -> [Far; 3] {
+    if is_udp {
+        let hub = net.open_udp("");
+        [(); 3].map(|()| Far::udp(hub))
+    } else {
+        net.open(&folder.spec(""));
+        ["a", "b", "c"].map(|name| folder.far(name))
+    }
+}
+
 #[test]
 fn each_new_source_is_a_port_and_the_same_one_is_not_another() {
     for is_udp in [false, true] {
         let (mut net, folder) = (Net::new(Mode::Switch), Folder::new());
-        let fars: Vec<Far> = if is_udp {
-            let hub = net.open_udp("");
-            (0..3).map(|_| Far::udp(hub)).collect()
-        } else {
-            net.open(&folder.spec(""));
-            ["a", "b", "c"].map(|name| folder.far(name)).into()
-        };
+        let fars = three(&mut net, &folder, is_udp);
         let stem = if is_udp { "udp" } else { "dgram" };
         for round in 1..4 {
             for (number, far) in fars.iter().enumerate() {
@@ -54,13 +59,7 @@ fn a_receive_from_several_sources_keeps_them_apart_and_in_order() {
         let mut wire = net.unix();
         wire.send(&record(&broadcast(9)));
         net.settle();
-        let fars: Vec<Far> = if is_udp {
-            let hub = net.open_udp("");
-            (0..3).map(|_| Far::udp(hub)).collect()
-        } else {
-            net.open(&folder.spec(""));
-            ["a", "b", "c"].map(|name| folder.far(name)).into()
-        };
+        let fars = three(&mut net, &folder, is_udp);
         let sent: Vec<_> = whose
             .iter()
             .enumerate()

@@ -123,6 +123,15 @@ fn the_next_life_of_a_peer_gets_what_waited() {
     assert_eq!(net.dropped(), 0);
 }
 
+/// The peer comes again, and gets the next frame once it is looked for.
+fn next_life_is_found(net: &mut Net, wire: &mut Wire, folder: &Folder) {
+    let far = folder.far("vm");
+    net.now += REST;
+    wire.send(&record(&broadcast(1)));
+    net.settle();
+    assert_eq!(far.read_all(), [broadcast(1)]);
+}
+
 #[test]
 fn what_waited_for_a_peer_that_went_is_counted() {
     let (mut net, mut wire, folder) = net();
@@ -133,11 +142,7 @@ fn what_waited_for_a_peer_that_went_is_counted() {
     drop(far);
     net.settle();
     assert_eq!((net.lost("dgram1"), net.snapshot().memory), (format!("down={waiting}"), 0));
-    let far = folder.far("vm");
-    net.now += REST;
-    wire.send(&record(&broadcast(1)));
-    net.settle();
-    assert_eq!(far.read_all(), [broadcast(1)]);
+    next_life_is_found(&mut net, &mut wire, &folder);
 }
 
 /// What is heard is there, however lately it was not.
@@ -167,11 +172,7 @@ fn a_peer_that_has_connected_its_socket_is_down() {
     net.settle();
     assert_eq!((net.ports(), net.lost("dgram1").as_str(), far.read()), (2, "down=2", None));
     // Until it is one that does not.
-    let far = folder.far("vm");
-    net.now += REST;
-    wire.send(&record(&broadcast(1)));
-    net.settle();
-    assert_eq!(far.read_all(), [broadcast(1)]);
+    next_life_is_found(&mut net, &mut wire, &folder);
 }
 
 /// The system tells of a datagram that nobody took when the next one is sent, which is not sent then.

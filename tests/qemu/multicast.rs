@@ -9,6 +9,7 @@ use crate::common::daemon::Daemon;
 use crate::common::hub::folder;
 use crate::common::net::{Namespace, free_group, have_namespaces};
 use crate::common::qemu::{Relay, Version, have_qemu};
+use crate::common::refusal::refusal;
 use crate::common::wait::{LIMIT, wait_for};
 use crate::common::wire::{BROADCAST, Station, Wire, frame, mac, settle};
 
@@ -201,14 +202,8 @@ fn a_bus_joins_qemus_of_two_hosts() {
 }
 
 /// The line with which a hub declines `port`.
-fn refusal(port: &str) -> String {
-    let runtime = folder();
-    let mut daemon = Daemon::launch(runtime.path(), r#"exec "$@""#, &["--no-tcp", port], Stdio::null());
-    let status = daemon.exit();
-    let line = daemon.line("qhub: ");
-    assert_eq!(status.code(), Some(1), "{line}");
-    assert_eq!(daemon.stdout(), "", "it promised something");
-    line
+fn declines(port: &str) -> String {
+    refusal(folder().path(), &[port])
 }
 
 #[test]
@@ -218,14 +213,14 @@ fn an_interface_that_is_missing_is_named() {
         ("nope0", "there is no interface nope0; see 'ip addr'"),
         ("203.0.113.77", "no interface has the address 203.0.113.77; see 'ip addr'"),
     ] {
-        let line = refusal(&format!("mcast:{group}:{port},iface={iface}"));
+        let line = declines(&format!("mcast:{group}:{port},iface={iface}"));
         assert!(line.contains(&format!("port mcast:{group}:{port}: {words}")), "{line}");
     }
     for (iface, words) in [
         ("nope0", "there is no interface nope0; see 'ip addr'"),
         ("2001:db8::77", "no interface has the address 2001:db8::77; see 'ip addr'"),
     ] {
-        let line = refusal(&format!("mcast:[ff15::1]:{port},iface={iface}"));
+        let line = declines(&format!("mcast:[ff15::1]:{port},iface={iface}"));
         assert!(line.contains(&format!("port mcast:[ff15::1]:{port}: {words}")), "{line}");
     }
 }
@@ -243,7 +238,7 @@ fn a_host_without_routes_is_told_what_to_do() {
         ("mcast:239.77.0.1:5000,iface=lo", "the interface lo has no IPv4 address; give it one"),
         ("mcast:[ff15::1]:5000,iface=::1", "no interface has the address ::1; see 'ip addr'"),
     ] {
-        let line = host.within(|| refusal(port));
+        let line = host.within(|| declines(port));
         assert!(line.contains(&format!(": {words}")), "{port}: {line}");
     }
 
@@ -264,12 +259,12 @@ fn advice_about_ipv6_groups_is_true() {
         return;
     }
     let host = Namespace::new();
-    let line = host.within(|| refusal("mcast:[ff15::1]:5000"));
+    let line = host.within(|| declines("mcast:[ff15::1]:5000"));
     assert!(!line.contains("iface=127.0.0.1"), "that is no address for an IPv6 group: {line}");
-    let line = host.within(|| refusal("mcast:[ff15::1]:5000,iface=lo"));
+    let line = host.within(|| declines("mcast:[ff15::1]:5000,iface=lo"));
     assert!(line.contains("bring the interface up"), "it is down, and lo is a name: {line}");
     host.ip("link set lo up");
-    let line = host.within(|| refusal("mcast:[ff15::1]:5000,iface=lo"));
+    let line = host.within(|| declines("mcast:[ff15::1]:5000,iface=lo"));
     assert!(line.contains("route") && !line.contains("bring the interface up"), "it is up: {line}");
 }
 
