@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use crate::device::{Device, Kind, Setup};
 use crate::lab::Lab;
 use crate::process::{Client, go};
-use crate::report::Report;
+use crate::report::{Report, Samples};
 use crate::socket::Transport;
 use crate::tracer::Tracer;
 
@@ -94,6 +94,26 @@ struct OneWay {
     cpu: f64,
     /// System calls of the device, if they were counted.
     calls: Option<f64>,
+}
+
+/// What the runs of one device came to.
+#[derive(Default)]
+struct Column {
+    rate: Samples,
+    nanoseconds: Samples,
+    lost: Samples,
+    wrong: Samples,
+}
+
+impl Column {
+    /// Adds a run; `lost` says in what its losses are counted.
+    fn push(&mut self, run: Option<&OneWay>, lost: fn(&OneWay) -> f64) {
+        let value = |of: fn(&OneWay) -> f64| run.map_or(f64::NAN, of);
+        self.rate.push(value(|run| run.rate));
+        self.nanoseconds.push(value(|run| run.cpu / run.delivered * 1e9));
+        self.lost.push(value(lost));
+        self.wrong.push(value(|run| run.wrong));
+    }
 }
 
 /// Makes a run and notes its failure. QEMU gets a second chance: what is measured is its speed, and it

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{OneWay, Placement, RUNS, Shape, fresh_one_way};
+use super::{Column, Placement, RUNS, Shape, fresh_one_way};
 use crate::Plan;
 use crate::device::Kind;
 use crate::lab::Lab;
@@ -55,25 +55,6 @@ const ROWS: [Row; 8] = [
     row(Kind::Bus, Transport::Mcast, Transport::Mcast),
 ];
 
-#[derive(Default)]
-struct Column {
-    rate: Samples,
-    nanoseconds: Samples,
-    /// Percent of what was sent.
-    lost: Samples,
-    wrong: Samples,
-}
-
-impl Column {
-    fn push(&mut self, run: Option<&OneWay>) {
-        let value = |of: fn(&OneWay) -> f64| run.map_or(f64::NAN, of);
-        self.rate.push(value(|run| run.rate));
-        self.nanoseconds.push(value(|run| run.cpu / run.delivered * 1e9));
-        self.lost.push(value(|run| run.lost / run.sent * 1e2));
-        self.wrong.push(value(|run| run.wrong));
-    }
-}
-
 pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
     let mut table = Table::new(&[
         "flow",
@@ -105,7 +86,7 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
                     let seconds = plan.seconds(DATAGRAM_SECONDS);
                     let run = fresh_one_way(lab, row.kind, shape(row), seconds, false);
                     let run = report.attempt(&format!("datagram {} {}", shape(row), row.kind), run);
-                    columns.entry(row).or_default().push(run.as_ref());
+                    columns.entry(row).or_default().push(run.as_ref(), |run| run.lost / run.sent * 1e2);
                 }
                 tabulate(&mut table, shape, &columns);
                 hold_against_targets(report, shape, &columns);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{OneWay, Placement, Shape, attempt, fresh_one_way};
+use super::{Column, Placement, Shape, attempt, fresh_one_way};
 use crate::Plan;
 use crate::device::Kind;
 use crate::lab::Lab;
@@ -16,24 +16,6 @@ const RATE_SECONDS: f64 = 0.4;
 
 /// Long enough to count a few thousand system calls.
 const TRACED_SECONDS: f64 = 0.3;
-
-#[derive(Default)]
-struct Column {
-    rate: Samples,
-    nanoseconds: Samples,
-    lost: Samples,
-    wrong: Samples,
-}
-
-impl Column {
-    fn push(&mut self, run: Option<&OneWay>) {
-        let value = |of: fn(&OneWay) -> f64| run.map_or(f64::NAN, of);
-        self.rate.push(value(|run| run.rate));
-        self.nanoseconds.push(value(|run| run.cpu / run.delivered * 1e9));
-        self.lost.push(value(|run| run.lost));
-        self.wrong.push(value(|run| run.wrong));
-    }
-}
 
 pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
     let mut table = Table::new(&[
@@ -56,7 +38,7 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
             let run = attempt(report, &format!("rate {shape} {kind}"), kind, || {
                 fresh_one_way(lab, kind, shape, plan.seconds(RATE_SECONDS), false)
             });
-            columns.entry(kind).or_default().push(run.as_ref());
+            columns.entry(kind).or_default().push(run.as_ref(), |run| run.lost);
         }
         tabulate(&mut table, shape, &columns);
         hold_against_targets(report, shape, &columns);
