@@ -35,3 +35,8 @@ fn bridge() {
 fn l2tpv3() {
     replay("l2tpv3", bodies::l2tpv3);
 }
+
+#[test]
+fn offload() {
+    replay("offload", bodies::offload);
+}

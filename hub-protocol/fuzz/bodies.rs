@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use hub_protocol::checksum::Sum;
+use hub_protocol::ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use hub_protocol::gro::{self, Coalesced};
+use hub_protocol::gso::Gso;
 use hub_protocol::l2tpv3::{self, L2tpv3};
 use hub_protocol::stream::{self, BadLength, Cut, MAX_FRAME, PREFIX_LEN};
+use hub_protocol::vnet::{ChecksumState, VnetHeader, finish_checksum};
 use qhub::batch::{ARENA, FrameBatch};
 use qhub::bridge::{Bridge, BridgeConfig, MAX_PORTS, Mode, PortId, PortSet, Verdict};
 
@@ -150,6 +155,105 @@ pub(crate) fn l2tpv3(input: &[u8]) {
         let end = if framing.has_counter { len - 4 } else { len };
         assert_eq!(octets[4..end], header[4..end]);
         assert!(octets.len() >= len && octets[0] < 0x80 && octets[1] & 0x0f == 3);
+    }
+}
+
+/// Whatever a host says of its frames, nothing panics; a bundle is cut into all of its payload, and
+/// frames that were joined are cut again into what they were.
+///
+/// Input: an octet (its lowest bit: make the checksums of records right first), a vnet header, and its
+/// frame, which is taken for records as well.
+pub(crate) fn offload(input: &[u8]) {
+    let Some((&options, rest)) = input.split_first() else { return };
+    let Some((vnet, octets)) = rest.split_first_chunk() else { return };
+    let header = VnetHeader::parse(vnet);
+    assert_eq!(VnetHeader::parse(&header.write()), header);
+    let mut frame = octets.to_vec();
+    if finish_checksum(&mut frame, &header).is_err() {
+        assert!(frame == octets);
+    }
+    if let Ok(gso) = Gso::parse(octets, &header) {
+        check_segments(&gso, octets);
+    }
+
+    let mut records = octets[..stream::scan(octets).whole].to_vec();
+    let mut at = 0;
+    while let Some(len) = stream::record_len(&records[at..]) {
+        if options & 1 != 0 {
+            repair(&mut records[at + PREFIX_LEN..at + len]);
+        }
+        at += len;
+    }
+    at = 0;
+    while let Some(len) = stream::record_len(&records[at..]) {
+        at += match gro::coalesce(&records[at..]) {
+            Some(joined) => check_joined(&joined, &records[at..]),
+            None => len,
+        };
+    }
+}
+
+fn check_segments(gso: &Gso, bundle: &[u8]) {
+    assert_eq!(Gso::parse(bundle, &gso.header()), Ok(*gso));
+    let (count, octets) = (gso.segments(bundle), gso.octets(bundle));
+    // A caller bounds it, and so does this.
+    if octets > 1 << 20 {
+        return;
+    }
+    let mut records = Vec::new();
+    gso.segment(bundle, &mut records);
+    assert_eq!((stream::count(&records), records.len()), (count, octets + count * PREFIX_LEN));
+    let header_len = usize::from(gso.header().hdr_len);
+    let mut payload = &bundle[header_len..];
+    for segment in stream::frames(&records) {
+        let (piece, rest) = payload.split_at(segment.len() - header_len);
+        assert!(segment.len() <= gso.longest(bundle) && segment[header_len..] == *piece);
+        payload = rest;
+    }
+    assert!(payload.is_empty());
+}
+
+/// Returns the octets of what was joined.
+fn check_joined(joined: &Coalesced, records: &[u8]) -> usize {
+    let records = &records[..joined.octets()];
+    assert_eq!(stream::count(records), joined.frames());
+    assert!((2..=gro::FRAMES_MAX).contains(&joined.frames()));
+    let mut bundle = joined.header().to_vec();
+    bundle.extend(joined.payloads(records).flatten());
+    let parsed = Gso::parse(&bundle, &joined.vnet()).expect("it is a bundle");
+    assert_eq!(parsed.header(), joined.vnet());
+    let mut again = Vec::new();
+    joined.gso().segment(&bundle, &mut again);
+    assert!(again == records);
+    records.len()
+}
+
+/// Makes the checksums right that a mutation of plain TCP has spoilt; else nothing would be joined.
+fn repair(frame: &mut [u8]) {
+    let Some((network, ethertype)) = ethernet::payload(frame) else { return };
+    let (transport, addresses) = match ethertype {
+        ETHERTYPE_IPV4 => (network + 20, network + 12..network + 20),
+        ETHERTYPE_IPV6 => (network + 40, network + 8..network + 40),
+        _ => return,
+    };
+    if frame.len() < transport + 20 {
+        return;
+    }
+    let length = u32::try_from(frame.len() - transport).expect("a frame is short");
+    let pseudo = Sum::pseudo_header(&frame[addresses], 6).with_u32(length).fold();
+    frame[transport + 16..transport + 18].copy_from_slice(&pseudo.to_be_bytes());
+    let start = u16::try_from(transport).unwrap_or(u16::MAX);
+    let needed = VnetHeader {
+        checksum: ChecksumState::Needed,
+        csum_start: start,
+        csum_offset: 16,
+        ..VnetHeader::default()
+    };
+    let _ = finish_checksum(frame, &needed);
+    if ethertype == ETHERTYPE_IPV4 {
+        frame[network + 10..network + 12].fill(0);
+        let checksum = Sum::default().with(&frame[network..transport]).checksum();
+        frame[network + 10..network + 12].copy_from_slice(&checksum.to_be_bytes());
     }
 }
 

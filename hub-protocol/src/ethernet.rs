@@ -7,6 +7,9 @@ use crate::mac::Mac;
 /// Octets of an untagged header, and so the shortest frame that has addresses.
 pub const HEADER_LEN: usize = 14;
 
+/// Octets that a VLAN tag adds.
+pub const TAG_LEN: usize = 4;
+
 /// The shortest frame that a wire would carry, without its FCS; senders between VMs seldom pad to it.
 pub const MIN_LEN: usize = 60;
 
@@ -15,6 +18,12 @@ pub const PAUSE_ADDRESS: Mac = Mac([0x01, 0x80, 0xc2, 0x00, 0x00, 0x01]);
 
 /// Reverse ARP; QEMU announces a migrated guest with it.
 pub const ETHERTYPE_RARP: u16 = 0x8035;
+
+/// Internet Protocol, version 4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+
+/// Internet Protocol, version 6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const TPID_CUSTOMER: u16 = 0x8100;
 const TPID_SERVICE: u16 = 0x88a8;
@@ -53,6 +62,19 @@ impl Header {
     }
 }
 
+/// Where the payload of `frame` begins, behind all of its tags, and the type that it has; `None` if the
+/// frame ends before.
+pub fn payload(frame: &[u8]) -> Option<(usize, u16)> {
+    let mut at = HEADER_LEN;
+    loop {
+        let ethertype = u16::from_be_bytes(*frame.get(at - 2..)?.first_chunk()?);
+        match ethertype {
+            TPID_CUSTOMER | TPID_SERVICE => at += TAG_LEN,
+            _ => return Some((at, ethertype)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +106,17 @@ mod tests {
         assert_eq!(with_tail([0x81, 0x00], &[0xe0, 0x00]).vid, 0, "a priority tag");
         assert_eq!(with_tail([0x81, 0x00], &[0x07]).vid, 0, "cut in the tag");
         assert_eq!(with_tail([0x08, 0x00], &[0x45, 0x00]).vid, 0);
+    }
+
+    #[test]
+    fn the_payload_is_behind_all_tags() {
+        let frame = |tail: &[u8]| [&HEADER[..12], tail].concat();
+        assert_eq!(payload(&frame(&[8, 0])), Some((14, ETHERTYPE_IPV4)));
+        assert_eq!(payload(&frame(&[8])), None);
+        let tagged = frame(&[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 0x86, 0xdd]);
+        assert_eq!(payload(&tagged), Some((22, ETHERTYPE_IPV6)));
+        assert_eq!(payload(&tagged[..21]), None);
+        assert_eq!(payload(&[]), None);
     }
 
     proptest! {

@@ -6,10 +6,21 @@
 //! * [`ethernet`]: the header of a frame (IEEE 802.3, 802.1Q tags).
 //! * [`stream`]: QEMU's framing of Ethernet on a byte stream.
 //! * [`l2tpv3`]: the header that L2TPv3 puts in front of a frame in a UDP datagram.
+//! * [`checksum`]: the checksum of IP, TCP and UDP.
+//! * [`vnet`]: what an interface leaves to be done with a frame.
+//! * [`gso`]: one frame that stands for several, cut.
+//! * [`gro`]: several frames, joined to one that stands for them.
 
 #![forbid(unsafe_code)]
 
+pub mod checksum;
 pub mod ethernet;
+pub mod gro;
+pub mod gso;
 pub mod l2tpv3;
 pub mod mac;
+mod octets;
+#[cfg(test)]
+mod sample;
 pub mod stream;
+pub mod vnet;

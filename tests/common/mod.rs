@@ -10,5 +10,6 @@ pub(crate) mod process;
 pub(crate) mod qemu;
 pub(crate) mod refusal;
 pub(crate) mod require;
+pub(crate) mod tap;
 pub(crate) mod wait;
 pub(crate) mod wire;
