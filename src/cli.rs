@@ -16,7 +16,7 @@ Ports:
   tcp:[HOST:]PORT           serve TCP (HOST: 127.0.0.1; everybody: 0.0.0.0; IPv6: [::1]:5555)
   connect:unix:PATH         dial a QEMU that listens (server=on), and again when it goes
   connect:tcp:HOST:PORT     the same over TCP (listen=, server=on)
-  fd:N                      an inherited socket: connected, listening, or bound for datagrams
+  fd:N                      an inherited socket: connected, listening, or bound for datagrams; or a TAP
   udp:[HOST:]PORT           frames in UDP datagrams; each source becomes a port
     ,remote=HOST:PORT       only this one
   dgram:PATH[,mode=0600]    frames in unix datagrams; each source becomes a port
@@ -26,6 +26,19 @@ Ports:
   l2tpv3:[HOST:]PORT,remote=HOST:PORT,txsession=N[,rxsession=N]
     [,txcookie=N,rxcookie=N[,cookie64=on]][,counter=on]
                             frames in L2TPv3 over UDP; QEMU's own names, as this end sees them
+
+Ports of this host's own network; as root, but for a TAP that was made for you, and 'bridge:'
+  tap:[NAME]                a TAP, made or opened; vm%d is numbered
+    [,bridge=BR][,netns=NAME][,addr=CIDR][,mtu=N]
+                            its bridge, its network namespace, its addresses
+    [,persist=on][,up=off]  it stays when qhub ends; it is left down
+  bridge:BR[,helper=PATH]   a TAP on a bridge by qemu-bridge-helper, which needs no root
+  macvtap:IFACE[,mode=bridge]
+                            the cable of an interface; one VM, unless mode=passthru
+  macvtap:/dev/tapN         a macvtap that there is
+  packet:IFACE              the cable of an interface, which keeps its addresses
+  Of each TAP and macvtap:
+    ,offload=off            the host segments and sums itself what it sends here
 
 Options of every port, as ,key=value (a comma inside a value is doubled):
   name=NAME                 what it is called; the ports of a listener are numbered
@@ -90,6 +103,10 @@ pub struct RunArgs {
     /// The most stations to remember
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=65536))]
     fdb_max: u32,
+    /// Started as root, become this user as soon as what needs root is open; who called sudo, if
+    /// nobody is named ('root' stays root)
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
     /// What to log: error, warn, info, debug, trace, or a list like info,qhub::hub=debug
     #[arg(long, value_name = "FILTER", value_parser = parse_filter)]
     pub log: Option<String>,
@@ -124,6 +141,13 @@ impl RunArgs {
                     && other.options.name.as_ref() == Some(name)
                 {
                     return Err(format!("two ports are named '{name}'; give each its own name="));
+                }
+                if let Some((interface, _)) =
+                    port.kind.joined().filter(|&joined| other.kind.joined() == Some(joined))
+                {
+                    return Err(format!(
+                        "two ports join {interface}: what comes in by one would go out by the other for ever; leave out one"
+                    ));
                 }
                 if let (PortKind::Mcast(group), PortKind::Mcast(other)) = (&port.kind, &other.kind)
                     && (group.is_same_bus(other) || is_one_interface(group, other))
@@ -237,6 +261,22 @@ mod tests {
         run(&["tcp:1,name=a", "tcp:2,name=b"]).check().unwrap();
         let error = run(&["tcp:1,name=a", "tcp:2", "tcp:3,name=a"]).check().unwrap_err();
         assert!(error.contains("two ports are named 'a'"), "{error}");
+    }
+
+    #[test]
+    fn a_network_of_the_host_is_joined_once() {
+        for (one, other, is_good) in [
+            ("tap:a", "tap:b", true),
+            ("bridge:br0", "tap:a,bridge=br1", true),
+            ("bridge:br0", "tap:a,bridge=br0", false),
+            ("packet:eth0", "macvtap:eth1", true),
+            ("packet:eth0", "macvtap:eth0", false),
+            ("packet:eth0", "packet:eth0", false),
+            ("bridge:br0", "tap:a,bridge=br0,netns=lab", true),
+            ("tap:b,bridge=br0,netns=lab", "tap:a,bridge=br0,netns=lab", false),
+        ] {
+            assert_eq!(run(&[one, other]).check().is_ok(), is_good, "{one} {other}");
+        }
     }
 
     #[test]

@@ -39,13 +39,15 @@ pub enum DiscardReason {
     WrongSession,
     /// It had the wrong cookie of L2TPv3.
     WrongCookie,
+    /// What it left to be done to it did not fit it.
+    BadOffload,
     /// It came in on a port that closes a loop.
     Loop,
 }
 
 impl DiscardReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Empty,
         Self::Runt,
         Self::TooBig,
@@ -63,6 +65,7 @@ impl DiscardReason {
         Self::BadHeader,
         Self::WrongSession,
         Self::WrongCookie,
+        Self::BadOffload,
         Self::Loop,
     ];
 
@@ -86,6 +89,7 @@ impl DiscardReason {
             Self::BadHeader => "bad_header",
             Self::WrongSession => "wrong_session",
             Self::WrongCookie => "wrong_cookie",
+            Self::BadOffload => "bad_offload",
             Self::Loop => "loop",
         }
     }
@@ -149,6 +153,6 @@ mod tests {
             assert_eq!(drops.count(reason), weight);
             assert!(drops.to_string().contains(&format!("{}={weight}", reason.name())));
         }
-        assert_eq!(drops.total(), 171);
+        assert_eq!(drops.total(), 190);
     }
 }

@@ -24,14 +24,20 @@ impl Instance {
     /// When the folder can't be made or belongs to somebody else.
     pub fn open(name: &str) -> Result<Self> {
         let offered = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+        let session = PathBuf::from(format!("/run/user/{}", geteuid()));
         let home = match offered.map(PathBuf::from).filter(|folder| !is_foreign(folder)) {
             Some(folder) => folder.join("qhub"),
+            // As after sudo, which hides the variable.
+            None if !geteuid().is_root() && owner(&session) == Some(geteuid().as_raw()) => {
+                session.join("qhub")
+            }
             None if geteuid().is_root() => PathBuf::from("/run/qhub"),
             None => PathBuf::from(format!("/tmp/qhub-{}", geteuid())),
         };
         let folder = home.join(name);
         for folder in [&home, &folder] {
-            make_private(folder).with_context(|| format!("runtime folder {}", folder.display()))?;
+            make_private(folder, "set XDG_RUNTIME_DIR to a folder of yours")
+                .with_context(|| format!("runtime folder {}", folder.display()))?;
         }
         Ok(Self { name: name.to_owned(), folder })
     }
@@ -49,23 +55,28 @@ impl Instance {
 
 /// Does this folder belong to somebody else, as after `sudo -E`? Ours must not be made in it.
 fn is_foreign(folder: &Path) -> bool {
-    fs::metadata(folder).is_ok_and(|found| found.uid() != geteuid().as_raw())
+    owner(folder).is_some_and(|owner| owner != geteuid().as_raw())
 }
 
-/// Makes a folder that only we can enter, or sees that it is one.
-fn make_private(folder: &Path) -> Result<()> {
+/// Whose folder it is, if there is one.
+fn owner(folder: &Path) -> Option<u32> {
+    fs::metadata(folder).ok().map(|found| found.uid())
+}
+
+/// Makes a folder that only we can enter, or sees that it is one; `instead` is what else helps.
+pub(crate) fn make_private(folder: &Path, instead: &str) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(error).context("make it, or set XDG_RUNTIME_DIR to a folder of yours");
+            return Err(error).with_context(|| format!("make it, or {instead}"));
         }
         _ => {}
     }
     let found = fs::symlink_metadata(folder)?;
     if !found.is_dir() {
-        bail!("it is no folder; remove it, or set XDG_RUNTIME_DIR to a folder of yours");
+        bail!("it is no folder; remove it, or {instead}");
     }
     if found.uid() != geteuid().as_raw() {
-        bail!("it belongs to user {}; set XDG_RUNTIME_DIR to a folder of yours", found.uid());
+        bail!("it belongs to user {}; {instead}", found.uid());
     }
     if found.mode() & 0o077 != 0 {
         bail!("others may enter it (mode {:o}); run 'chmod 700' on it", found.mode() & 0o7777);
@@ -143,14 +154,14 @@ mod tests {
     fn only_a_private_folder_of_ours_will_do() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("qhub");
-        make_private(&folder).unwrap();
-        make_private(&folder).unwrap();
+        make_private(&folder, "").unwrap();
+        make_private(&folder, "").unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
-        assert!(make_private(&folder).unwrap_err().to_string().contains("chmod 700"));
+        assert!(make_private(&folder, "").unwrap_err().to_string().contains("chmod 700"));
         let link = base.path().join("link");
         std::os::unix::fs::symlink(base.path(), &link).unwrap();
-        assert!(make_private(&link).unwrap_err().to_string().contains("no folder"));
-        let nowhere = make_private(&base.path().join("a/b")).unwrap_err();
+        assert!(make_private(&link, "").unwrap_err().to_string().contains("no folder"));
+        let nowhere = make_private(&base.path().join("a/b"), "XDG_RUNTIME_DIR").unwrap_err();
         assert!(format!("{nowhere:#}").contains("XDG_RUNTIME_DIR"));
     }
 }

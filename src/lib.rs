@@ -29,6 +29,11 @@
 //! budget of that port (`port::pause`): a guest that stops costs the others 55 ms once. Every queue
 //! is bounded, every drop has a [reason](discard) and a counter.
 //!
+//! # The host's network
+//!
+//! [`host`] asks the kernel for links, addresses and routes, and changes them: for ports that are
+//! interfaces of this host. No frame passes it.
+//!
 //! The modules below stand in the order of their dependencies.
 
 pub mod discard;
@@ -39,15 +44,19 @@ pub mod batch;
 
 pub mod config;
 
+pub mod host;
+
 pub mod link;
 
 pub mod port;
 
 pub mod hub;
 
-pub mod cli;
 pub mod instance;
+
+pub mod cli;
 pub mod logging;
+pub mod privilege;
 pub mod signals;
 pub mod welcome;
 

@@ -106,7 +106,14 @@ fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
         PortKind::Mcast(group) => {
             Some((mcast_netdev(group)?, "(any QEMU; everybody on the bus hears everything)"))
         }
-        PortKind::Unix { .. } | PortKind::Tcp(_) | PortKind::Connect(_) | PortKind::Fd(_) => None,
+        PortKind::Unix { .. }
+        | PortKind::Tcp(_)
+        | PortKind::Connect(_)
+        | PortKind::Fd(_)
+        | PortKind::Tap(_)
+        | PortKind::Bridge(_)
+        | PortKind::Macvtap(_)
+        | PortKind::Packet(_) => None,
     }
 }
 

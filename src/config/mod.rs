@@ -3,6 +3,8 @@
 //! A port is written `KIND:ADDRESS[,key=value...]`, as QEMU users write things; a comma inside a
 //! value is doubled.
 
+mod cidr;
+mod host;
 mod spec;
 mod text;
 
@@ -15,6 +17,8 @@ use hub_protocol::l2tpv3::L2tpv3;
 use hub_protocol::stream;
 
 use crate::batch::ARENA;
+pub use cidr::Cidr;
+pub use host::{HelperBridge, InterfaceName, Macvtap, MacvtapMode, MacvtapPlace, Owner, Tap};
 pub use spec::SpecError;
 pub use text::parse_name;
 
@@ -54,7 +58,7 @@ pub enum PortKind {
     Tcp(HostPort),
     /// `connect:unix:PATH`, `connect:tcp:HOST:PORT`: dial a QEMU, again when it goes.
     Connect(Remote),
-    /// `fd:N`: an inherited socket: connected, listening, or bound for datagrams.
+    /// `fd:N`: an inherited socket: connected, listening, or bound for datagrams; or a TAP.
     Fd(i32),
     /// `udp:[HOST:]PORT`: frames in UDP datagrams.
     Udp {
@@ -83,6 +87,38 @@ pub enum PortKind {
     },
     /// `mcast:GROUP:PORT`: the bus that QEMUs make of a multicast group.
     Mcast(Group),
+    /// `tap:[NAME]`: a TAP, made or opened.
+    Tap(Tap),
+    /// `bridge:BRIDGE`: a TAP that QEMU's helper makes on a bridge.
+    Bridge(HelperBridge),
+    /// `macvtap:LOWER`: a second card on the cable of an interface.
+    Macvtap(Macvtap),
+    /// `packet:INTERFACE`: an interface itself, which keeps its addresses.
+    Packet(InterfaceName),
+}
+
+impl PortKind {
+    /// The bridge, or the interface, of this host whose network it joins, where there are others; and the
+    /// network namespace that this is in.
+    pub fn joined(&self) -> Option<(&InterfaceName, Option<&str>)> {
+        let name = match self {
+            Self::Tap(tap) => return tap.bridge.as_ref().map(|bridge| (bridge, tap.netns.as_deref())),
+            Self::Bridge(helper) => Some(&helper.bridge),
+            Self::Macvtap(Macvtap { place: MacvtapPlace::Lower(name, _), .. }) | Self::Packet(name) => {
+                Some(name)
+            }
+            Self::Macvtap(Macvtap { place: MacvtapPlace::Device(_), .. })
+            | Self::Unix { .. }
+            | Self::Tcp(_)
+            | Self::Connect(_)
+            | Self::Fd(_)
+            | Self::Udp { .. }
+            | Self::Dgram { .. }
+            | Self::L2tpv3 { .. }
+            | Self::Mcast(_) => None,
+        };
+        name.map(|name| (name, None))
+    }
 }
 
 /// Who may send to a datagram socket, and is sent to.
@@ -255,6 +291,10 @@ impl fmt::Display for PortKind {
             Self::Dgram { path, .. } => write!(f, "dgram:{}", path.display()),
             Self::L2tpv3 { local, .. } => write!(f, "l2tpv3:{local}"),
             Self::Mcast(group) => write!(f, "mcast:{}", group.address),
+            Self::Tap(tap) => write!(f, "tap:{}", tap.name),
+            Self::Bridge(bridge) => write!(f, "bridge:{}", bridge.bridge),
+            Self::Macvtap(macvtap) => write!(f, "macvtap:{}", macvtap.place),
+            Self::Packet(interface) => write!(f, "packet:{interface}"),
         }
     }
 }

@@ -14,8 +14,8 @@ use super::text::{
     parse_unix_name, split_at_single_commas,
 };
 use super::{
-    Group, HostPort, Interface, PeerLimits, Peers, PortKind, PortOptions, PortSpec, QUEUE_MIN, Remote,
-    UnixName,
+    Group, HelperBridge, HostPort, Interface, Macvtap, PeerLimits, Peers, PortKind, PortOptions, PortSpec,
+    QUEUE_MIN, Remote, Tap, UnixName,
 };
 use crate::bridge::MAX_PORTS;
 
@@ -40,7 +40,8 @@ pub(super) fn refuse<T>(reason: impl Into<String>) -> Result<T, SpecError> {
 }
 
 const KINDS: &str = "unix:PATH, tcp:[HOST:]PORT, connect:unix:PATH, connect:tcp:HOST:PORT, fd:N, udp:[HOST:]PORT, \
-                     dgram:PATH, mcast:GROUP:PORT or l2tpv3:[HOST:]PORT";
+                     dgram:PATH, mcast:GROUP:PORT, l2tpv3:[HOST:]PORT, tap:[NAME], bridge:BRIDGE, \
+                     macvtap:INTERFACE or packet:INTERFACE";
 
 impl FromStr for PortSpec {
     type Err = SpecError;
@@ -170,6 +171,9 @@ impl PortKind {
             }
             ("ttl", Self::Mcast(group)) => group.ttl = parse_number(value, 0, u8::MAX, key)?,
             (_, Self::L2tpv3 { framing, .. }) => return set_l2tpv3(framing, key, value),
+            (_, Self::Tap(tap)) => return tap.set(key, value),
+            (_, Self::Bridge(bridge)) => return bridge.set(key, value),
+            (_, Self::Macvtap(macvtap)) => return macvtap.set(key, value),
             _ => return Ok(false),
         }
         Ok(true)
@@ -220,7 +224,7 @@ fn parse_kind(place: &str, remote: Option<&str>) -> Result<PortKind, SpecError> 
             Ok(fd @ (0 | 3..)) => PortKind::Fd(fd),
             _ => {
                 return refuse(format!(
-                    "'{place}': write fd:N with the number of an inherited socket (0, 3, 4, ...)"
+                    "'{place}': write fd:N with the number of an inherited socket or TAP (0, 3, 4, ...)"
                 ));
             }
         },
@@ -244,6 +248,10 @@ fn parse_kind(place: &str, remote: Option<&str>) -> Result<PortKind, SpecError> 
             return Ok(PortKind::L2tpv3 { local, remote, framing: L2tpv3::default() });
         }
         "mcast" => PortKind::Mcast(parse_group(address)?),
+        "tap" => PortKind::Tap(Tap::parse(address)?),
+        "bridge" => PortKind::Bridge(HelperBridge::parse(address)?),
+        "macvtap" => PortKind::Macvtap(Macvtap::parse(address)?),
+        "packet" => PortKind::Packet(address.parse()?),
         _ => return refuse(format!("'{kind}:' is no kind of port; write {KINDS}")),
     };
     if remote.is_some() {

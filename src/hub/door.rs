@@ -13,7 +13,8 @@ use super::datagrams::Server;
 use crate::bridge::PortId;
 use crate::config::{PeerLimits, Peers, PortKind, PortOptions, PortSpec};
 use crate::link::{
-    DatagramLink, DatagramServer, Dialer, Link, Listener, MulticastLink, Peer, StreamLink, StreamSocket, sys,
+    DatagramLink, DatagramServer, Dialer, Link, Listener, MulticastLink, PacketLink, Peer, StreamLink,
+    StreamSocket, TapLink, sys,
 };
 use crate::port::QUIET;
 
@@ -67,6 +68,9 @@ impl Door {
         let mut door = Self { face, kind };
         if let (PortKind::Fd(fd), Kind::Ready(_)) = (&spec.kind, &door.kind) {
             door.face.options.name.get_or_insert(format!("fd{fd}"));
+        }
+        if let Kind::Ready(Some((_, Peer::Interface { name, .. }))) = &door.kind {
+            door.face.options.name.get_or_insert(name.clone());
         }
         if let (PortKind::Tcp(_), Some(address)) = (&spec.kind, door.tcp_address()) {
             // The system may have chosen the port.
@@ -185,13 +189,21 @@ impl Kind {
             }
             PortKind::Mcast(group) => {
                 let link = MulticastLink::join(group)?;
-                Ok(Self::Ready(Some((Box::new(link), Peer::Address(group.address)))))
+                Ok(Self::ready((link, Peer::Address(group.address))))
             }
+            PortKind::Tap(tap) => TapLink::open(tap).map(Self::ready),
+            PortKind::Bridge(bridge) => TapLink::by_helper(bridge).map(Self::ready),
+            PortKind::Macvtap(macvtap) => TapLink::macvtap(macvtap).map(Self::ready),
+            PortKind::Packet(name) => PacketLink::open(name).map(Self::ready),
         }
     }
 
     fn server(socket: DatagramServer, limits: PeerLimits) -> Self {
         Self::Server(Box::new(Server::new(socket, limits)))
+    }
+
+    fn ready((link, peer): (impl Link + 'static, Peer)) -> Self {
+        Self::Ready(Some((Box::new(link), peer)))
     }
 
     fn listener(listener: Listener) -> Self {
@@ -201,9 +213,13 @@ impl Kind {
 
 /// Finds out what an inherited descriptor is.
 fn inherit(fd: i32) -> Result<Kind> {
-    let fd = sys::take_inherited(fd).context("it is to be a socket that the parent process left open")?;
+    let fd =
+        sys::take_inherited(fd).context("it is to be a socket or a TAP that the parent process left open")?;
+    if let Some(tap) = TapLink::inherited(&fd)? {
+        return Ok(Kind::ready(tap));
+    }
     let socket = Socket::from(fd);
-    let kind = socket.r#type().context("it is no socket")?;
+    let kind = socket.r#type().context("it is neither a socket nor a TAP")?;
     socket.set_nonblocking(true)?;
     let is_unix = match socket.domain()? {
         Domain::UNIX => true,
@@ -233,7 +249,7 @@ fn inherit_stream(socket: Socket, is_unix: bool) -> Result<Kind> {
         StreamSocket::Tcp(TcpStream::from_std(socket.into()))
     };
     let peer = socket.peer();
-    Ok(Kind::Ready(Some((Box::new(StreamLink::accepted(socket)?), peer))))
+    Ok(Kind::ready((StreamLink::accepted(socket)?, peer)))
 }
 
 fn inherit_datagram(socket: Socket, is_unix: bool) -> Result<Kind> {
@@ -243,5 +259,5 @@ fn inherit_datagram(socket: Socket, is_unix: bool) -> Result<Kind> {
     };
     let peer = peer.as_socket().map_or(Peer::Unknown, Peer::Address);
     let link = if is_unix { DatagramLink::pair(socket)? } else { DatagramLink::connected(socket)? };
-    Ok(Kind::Ready(Some((Box::new(link), peer))))
+    Ok(Kind::ready((link, peer)))
 }

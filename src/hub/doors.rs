@@ -60,7 +60,7 @@ impl Doors {
                     served.ip() == peer.ip() || served.ip().is_unspecified() && socket.is_local()
                 })
             }
-            Peer::Socket(_) | Peer::Unknown => false,
+            Peer::Socket(_) | Peer::Interface { .. } | Peer::Unknown => false,
         }
     }
 

@@ -87,6 +87,8 @@ pub struct Hub {
     kept: Vec<PortId>,
     /// What a datagram server received, by its source; empty between servers.
     arrivals: Vec<Arrival>,
+    /// The frames of the bundle that is being relayed, cut up; empty until somebody needs them.
+    segments: Vec<u8>,
     /// Sends that whoever is being served has caused in this turn.
     deliveries: usize,
     wake: Option<Instant>,
@@ -122,6 +124,7 @@ impl Hub {
             waited_for: PortSet::default(),
             kept: Vec::new(),
             arrivals: Vec::new(),
+            segments: Vec::new(),
             deliveries: 0,
             wake: None,
             sweep: None,

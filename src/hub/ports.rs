@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::{Registry, Token};
 
 use super::slab::Slab;
-use crate::batch::{ARENA, Run, SHORT};
+use crate::batch::{ARENA, Bundle, Load, Run, SHORT};
 use crate::bridge::{PortId, PortSet};
 use crate::config::PortOptions;
 use crate::link::{Link, Peer};
@@ -58,8 +58,28 @@ impl Ports {
         Ok(())
     }
 
-    /// Sends a run out of `egress`, or queues what does not go at once.
-    pub(super) fn deliver(&mut self, egress: PortId, run: Run<'_>, now: Instant) {
+    /// Sends `load` out of `egress`, or queues what does not go at once. Bundles are cut up in `segments`,
+    /// unless that has been done before.
+    pub(super) fn deliver(&mut self, egress: PortId, load: Load<'_>, segments: &mut Vec<u8>, now: Instant) {
+        match load {
+            Load::Run(run) => self.deliver_run(egress, run, now),
+            Load::Bundle(bundle) if self.deliver_bundle(egress, &bundle, now) => {}
+            Load::Bundle(bundle) => {
+                if segments.is_empty() {
+                    bundle.segment(segments);
+                }
+                let run = Run { records: segments, frames: bundle.extent().frames };
+                self.deliver_run(egress, run, now);
+            }
+        }
+    }
+
+    /// Sends a bundle as it is; false where that is not possible.
+    fn deliver_bundle(&mut self, egress: PortId, bundle: &Bundle<'_>, now: Instant) -> bool {
+        self.slab.get_mut(egress).is_some_and(|port| port.send_bundle(bundle, now))
+    }
+
+    fn deliver_run(&mut self, egress: PortId, run: Run<'_>, now: Instant) {
         let Some(port) = self.slab.get_mut(egress) else {
             return;
         };

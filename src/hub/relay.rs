@@ -11,7 +11,7 @@ use hub_protocol::stream::{self, PREFIX_LEN};
 use log::warn;
 
 use super::Hub;
-use crate::batch::{Run, Taken};
+use crate::batch::{ARENA, Bundle, Load, Run, Taken};
 use crate::bridge::{LoopFound, PortId, PortSet, Verdict};
 use crate::discard::DiscardReason;
 use crate::port::{QUIET, as_u64};
@@ -27,50 +27,73 @@ const DELIVERIES: usize = 1024;
 impl Hub {
     /// Forwards the `records` of the batch, which came from `ingress`, as far as one turn may go.
     pub(super) fn relay(&mut self, ingress: PortId, records: Range<usize>, now: Instant) {
-        let Self { bridge, ports, batch, copies, deliveries, .. } = self;
+        let Self { bridge, ports, batch, segments, copies, deliveries, .. } = self;
         let Some(port) = ports.slab.get_mut(ingress) else { return };
         let (max_frame, held) = (port.max_frame(), port.held());
-        let records = &batch.records()[records];
-        if records.is_empty() {
+        let Range { start, end } = records;
+        if start == end {
             return;
         }
-        port.usual_record = stream::record_len(records).unwrap_or_default();
+        port.usual_record = stream::record_len(&batch.records()[start..]).unwrap_or_default();
         if held > 0 || *deliveries >= DELIVERIES {
             // Those that are held come first. Nobody stops a datagram server for one of its peers.
-            *copies += as_u64(ports.hold(ingress, records, now));
+            *copies += as_u64(ports.hold(ingress, &batch.finished(start..end), now));
             return;
         }
         let mut awaited = PortSet::default();
-        let decide = |frame: &[u8]| {
-            if frame.len() > max_frame {
+        let mut decide = |frame: &[u8], longest: usize| {
+            if longest > max_frame {
                 return Verdict::Discard(DiscardReason::TooBig);
             }
             bridge.relay(ingress, frame, now)
         };
-        let relayed = for_each_run(records, decide, |verdict, run| {
+        let mut pass = |verdict: Verdict, load: Load<'_>| {
+            let extent = load.extent();
             match verdict {
                 Verdict::Forward(port) => awaited.insert(port),
                 Verdict::Flood(flood) => flood.awaited.into_iter().for_each(|port| awaited.insert(port)),
                 Verdict::Discard(_) => {}
             }
             if let Some(port) = ports.slab.get_mut(ingress) {
-                port.count_received(&run);
+                port.count_received(extent);
                 if let Verdict::Discard(reason) = verdict {
-                    port.count_dropped(reason, run.frames);
-                    *copies += as_u64(run.frames);
+                    port.count_dropped(reason, extent.frames);
+                    *copies += as_u64(extent.frames);
                 }
             }
             for port in verdict.ports().iter() {
-                *copies += as_u64(run.frames);
+                *copies += as_u64(extent.frames);
                 *deliveries += 1;
-                ports.deliver(port, run, now);
+                ports.deliver(port, load, segments, now);
             }
+            segments.clear();
+            segments.shrink_to(ARENA);
             if *deliveries < DELIVERIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
+        };
+        let (mut relayed, mut flow) = (start, ControlFlow::Continue(()));
+        for (records, gso) in batch.pieces(start..end) {
+            if flow.is_break() {
+                break;
+            }
+            relayed += match Bundle::of(records, gso) {
+                Some(bundle) => {
+                    flow = pass(decide(bundle.frame, bundle.longest()), Load::Bundle(bundle));
+                    records.len()
+                }
+                None => for_each_run(
+                    records,
+                    |frame| decide(frame, frame.len()),
+                    |verdict, run| {
+                        flow = pass(verdict, Load::Run(run));
+                        flow
+                    },
+                ),
+            };
+        }
         if let Some(port) = ports.slab.get_mut(ingress) {
             port.awaited = awaited;
         }
-        *copies += as_u64(ports.hold(ingress, &records[relayed..], now));
+        *copies += as_u64(ports.hold(ingress, &batch.finished(relayed..end), now));
         self.warn_of_conflict(now);
         self.warn_of_loop(now);
     }

@@ -5,6 +5,7 @@
 
 mod datagram;
 mod dialer;
+mod host;
 mod interface;
 mod listener;
 mod socket_file;
@@ -21,11 +22,12 @@ use mio::{Interest, Registry, Token};
 
 pub use datagram::{Arrival, DatagramLink, DatagramServer, MulticastLink, Source};
 pub use dialer::Dialer;
+pub use host::{PacketLink, TapLink};
 pub use interface::{interface_address, is_one_interface, is_own_address};
 pub use listener::Listener;
 pub use stream::{StreamLink, StreamSocket};
 
-use crate::batch::{FrameBatch, Run, Taken};
+use crate::batch::{Bundle, FrameBatch, Run, Taken};
 
 /// One peer at the other end of a transport. What is given here holds for one that takes and gives
 /// frames whole.
@@ -55,6 +57,12 @@ pub trait Link: fmt::Debug {
     ///
     /// When the first frame of `run` can't be sent; what that means for the rest is said with it.
     fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError>;
+
+    /// Sends a bundle as it is; false where the transport can't now or never, and its frames are to be
+    /// [sent](Self::send) instead.
+    fn send_bundle(&mut self, _bundle: &Bundle<'_>) -> bool {
+        false
+    }
 
     /// Goes on with the record that was cut.
     ///
@@ -144,6 +152,13 @@ pub enum Peer {
     Address(SocketAddr),
     /// A unix datagram socket.
     Socket(PathBuf),
+    /// An interface of this host.
+    Interface {
+        /// Its name.
+        name: String,
+        /// What else there is to know of it.
+        note: Option<String>,
+    },
     /// Nothing that has a name.
     Unknown,
 }
@@ -155,6 +170,8 @@ impl fmt::Display for Peer {
             Self::Address(address) => write!(f, "{address}"),
             // The peer chose it, and may have put line ends into it.
             Self::Socket(path) => write!(f, "{}", path.display().to_string().escape_debug()),
+            Self::Interface { name, note: None } => write!(f, "interface {name}"),
+            Self::Interface { name, note: Some(note) } => write!(f, "interface {name}, {note}"),
             Self::Unknown => write!(f, "unknown"),
         }
     }

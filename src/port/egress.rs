@@ -8,7 +8,7 @@ use hub_protocol::stream;
 use log::{info, warn};
 
 use super::{Memory, Port};
-use crate::batch::{Run, Taken};
+use crate::batch::{Bundle, Run, Taken};
 use crate::config::{HIGH_MARK, HIGH_MARK_FRAMES, PortOptions};
 use crate::discard::DiscardReason;
 use crate::link::SendError;
@@ -41,6 +41,17 @@ impl Port {
         Run::of(edited)
     }
 
+    /// Sends a bundle as it is, if this port may and can; else its frames are to be sent.
+    pub fn send_bundle(&mut self, bundle: &Bundle<'_>, now: Instant) -> bool {
+        let is_free = !self.is_mute() && !self.has_unsent() && !self.trouble.is_resting(now);
+        let is_admitted = self.options.pad == 0 && bundle.longest() <= self.options.max_frame;
+        let is_sent = is_free && is_admitted && self.link.send_bundle(bundle);
+        if is_sent {
+            self.count_sent(bundle.extent());
+        }
+        is_sent
+    }
+
     /// Sends what goes at once, and returns what is left to be queued.
     pub fn send<'r>(&mut self, mut run: Run<'r>, now: Instant) -> Run<'r> {
         if self.is_mute() {
@@ -55,7 +66,11 @@ impl Port {
             match sent {
                 Ok(taken) => {
                     self.count_sent(taken);
-                    return run.split(taken).1;
+                    run = run.split(taken).1;
+                    // Less than all may also be what came before a frame that was refused.
+                    if taken.frames == 0 || self.link.is_cut() {
+                        return run;
+                    }
                 }
                 Err(error) => run = run.split(self.drop_unsent(run.extent(), run.first(), error, now)).1,
             }

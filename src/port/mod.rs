@@ -16,7 +16,7 @@ use hub_protocol::stream::{self, Cut};
 use log::trace;
 use mio::{Interest, Registry, Token};
 
-use crate::batch::{ARENA, FrameBatch, Run};
+use crate::batch::{ARENA, FrameBatch, Run, Taken};
 use crate::bridge::PortSet;
 use crate::config::{HIGH_MARK, HIGH_MARK_FRAMES, PortOptions};
 use crate::discard::{DiscardReason, Drops};
@@ -147,7 +147,7 @@ impl Port {
         memory.take(kept.len());
         self.held.extend_from_slice(kept);
         let lost = Run::of(lost);
-        self.count_received(&lost);
+        self.count_received(lost.extent());
         self.count_dropped(DiscardReason::QueueFull, lost.frames);
         lost.frames
     }
@@ -186,9 +186,9 @@ impl Port {
     }
 
     /// Counts frames that were received.
-    pub fn count_received(&mut self, run: &Run<'_>) {
-        self.counters.rx_frames += as_u64(run.frames);
-        self.counters.rx_bytes += as_u64(run.payload());
+    pub fn count_received(&mut self, frames: Taken) {
+        self.counters.rx_frames += as_u64(frames.frames);
+        self.counters.rx_bytes += as_u64(frames.payload());
     }
 
     /// Counts frames that its peer sent and that were lost before they could be received; returns how

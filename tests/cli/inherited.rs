@@ -115,11 +115,11 @@ fn what_carries_no_frames_is_refused() {
         (
             r#"exec "$@" 9<&-"#,
             "fd:9",
-            "it is to be a socket that the parent process left open: Bad file descriptor",
+            "it is to be a socket or a TAP that the parent process left open: Bad file descriptor",
         ),
-        (r#"exec "$@" 9</dev/null"#, "fd:9", "it is no socket"),
-        (r#"true | exec "$@""#, "fd:0", "it is no socket"),
-        (&format!(r#"exec "$@" 9>{}"#, utf8(&path)), "fd:9", "it is no socket"),
+        (r#"exec "$@" 9</dev/null"#, "fd:9", "it is neither a socket nor a TAP"),
+        (r#"true | exec "$@""#, "fd:0", "it is neither a socket nor a TAP"),
+        (&format!(r#"exec "$@" 9>{}"#, utf8(&path)), "fd:9", "it is neither a socket nor a TAP"),
     ] {
         let line = refusal_by(runtime.path(), script, &[spec]);
         assert!(line.contains(&format!("port {spec}: ")) && line.contains(hint), "{line}");

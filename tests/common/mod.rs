@@ -2,6 +2,7 @@
 //! that is started dies with the thread that started it.
 #![allow(dead_code, reason = "each test crate uses its own part of this")]
 
+pub(crate) mod checked;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod hub;
@@ -10,6 +11,8 @@ pub(crate) mod process;
 pub(crate) mod qemu;
 pub(crate) mod refusal;
 pub(crate) mod require;
+pub(crate) mod sniffer;
+pub(crate) mod stack;
 pub(crate) mod tap;
 pub(crate) mod wait;
 pub(crate) mod wire;

@@ -63,8 +63,7 @@ impl Namespace {
     /// and 10.77.0.2/24 and fd77::2/64 there.
     pub(crate) fn joined() -> [Self; 2] {
         let ends = [Self::new(), Self::new()];
-        let there = format!("/proc/{}/fd/{}", process::id(), ends[1].0.as_raw_fd());
-        ends[0].ip(&format!("link add cable type veth peer name cable netns {there}"));
+        ends[0].ip(&format!("link add cable type veth peer name cable netns {}", ends[1].path()));
         for (end, number) in ends.iter().zip(1..) {
             // Its own link-local address would have to be tried for a second first.
             end.ip("link set cable addrgenmode none up");
@@ -80,11 +79,24 @@ impl Namespace {
         ends
     }
 
+    /// Where other processes find it.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd())
+    }
+
     /// Runs `ip`, which has to succeed.
     pub(crate) fn ip(&self, arguments: &str) {
         let output = self.within(|| Command::new("ip").args(arguments.split(' ')).output().expect("run ip"));
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {arguments} said {complaint}");
+    }
+
+    /// What a program prints there; it has to succeed.
+    pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Vec<u8> {
+        let output = self.within(|| Command::new(program).args(arguments).output().expect("run a program"));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?} said {complaint}");
+        output.stdout
     }
 
     /// Does `work` there: what it starts and opens stays there.

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::libc::{self, c_int, c_uint};
@@ -70,7 +70,7 @@ impl Tap {
         let mut header = vnet.to_vec();
         header.resize(self.header_len(), 0);
         let all: Vec<_> = [&header[..]].iter().chain(pieces).map(|piece| IoSlice::new(piece)).collect();
-        let len = all.iter().map(|piece| piece.len()).sum();
+        let len: usize = all.iter().map(|piece| piece.len()).sum();
         let written = (&self.file).write_vectored(&all);
         assert_eq!(written.expect("the kernel takes the frame"), len);
     }
@@ -88,6 +88,11 @@ impl Tap {
         let len = room.len().min(vnet.len());
         vnet[..len].copy_from_slice(&room[..len]);
         Some((vnet, frame))
+    }
+
+    /// For another program to have.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.file.into()
     }
 
     fn header_len(&self) -> usize {

@@ -3,7 +3,18 @@
 //! So a run of frames that leave by one stream port is one slice and one write: nothing is framed
 //! again, copied or allocated per frame.
 
+mod bundle;
+mod run;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use hub_protocol::gso::Gso;
 use hub_protocol::stream::{self, BadLength, MAX_FRAME, PREFIX_LEN, Scan};
+use hub_protocol::vnet::{VnetHeader, finish_checksum};
+
+pub use bundle::{Bundle, Load};
+pub use run::{Run, Taken};
 
 use crate::discard::{DiscardReason, Drops};
 
@@ -16,80 +27,12 @@ pub const SHORT: usize = 32 * 1024;
 /// Datagrams that one system call receives at the most.
 pub const SLOTS: usize = 32;
 
+/// Octets of the frames that one bundle may stand for: 64 KiB in segments of 8 octets are less.
+const BUNDLE: usize = 4 * ARENA;
+
 /// From one slot to the next: no multiple of a page, or they would share the same few lines of the
 /// cache.
 const STRIDE: usize = MAX_FRAME + 128;
-
-/// Consecutive frames: whole records in one piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run<'a> {
-    /// The records.
-    pub records: &'a [u8],
-    /// How many.
-    pub frames: usize,
-}
-
-impl<'a> Run<'a> {
-    /// What `records` hold, counted.
-    pub fn of(records: &'a [u8]) -> Self {
-        Self { records, frames: stream::count(records) }
-    }
-
-    /// Octets of the frames themselves.
-    pub fn payload(&self) -> usize {
-        self.extent().payload()
-    }
-
-    /// All of it.
-    pub fn extent(&self) -> Taken {
-        Taken { octets: self.records.len(), frames: self.frames }
-    }
-
-    /// The first frame.
-    pub fn first(&self) -> Taken {
-        let octets = stream::record_len(self.records).unwrap_or_default();
-        Taken { octets, frames: usize::from(octets > 0) }
-    }
-
-    /// As many frames from its start as `octets` and `frames` allow.
-    pub fn start(&self, octets: usize, frames: usize) -> Taken {
-        if self.records.len() <= octets && self.frames <= frames {
-            return self.extent();
-        }
-        let mut taken = Taken::default();
-        for frame in stream::frames(self.records).take(frames) {
-            let end = taken.octets + PREFIX_LEN + frame.len();
-            if end > octets {
-                break;
-            }
-            taken = Taken { octets: end, frames: taken.frames + 1 };
-        }
-        taken
-    }
-
-    /// What was taken, and what was left.
-    pub fn split(self, taken: Taken) -> (Self, Self) {
-        let (before, behind) = self.records.split_at(taken.octets);
-        let frames = self.frames - taken.frames;
-        (Self { records: before, frames: taken.frames }, Self { records: behind, frames })
-    }
-}
-
-/// How much of a run was taken, from its start: whole records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Octets of records.
-    pub octets: usize,
-    /// Records.
-    pub frames: usize,
-}
-
-impl Taken {
-    /// Octets of the frames themselves.
-    pub fn payload(&self) -> usize {
-        self.octets - self.frames * PREFIX_LEN
-    }
-}
 
 /// Whole frames, received at once from one port.
 #[derive(Debug)]
@@ -99,6 +42,8 @@ pub struct FrameBatch {
     slots: Vec<u8>,
     /// Octets of whole records.
     whole: usize,
+    /// Where a record stands for several frames, in their order.
+    bundles: Vec<(usize, Gso)>,
     /// Octets that one receive may take.
     limit: usize,
     /// Frames that came with these and were lost before they got here.
@@ -111,6 +56,7 @@ impl Default for FrameBatch {
             arena: vec![0; ARENA].into_boxed_slice(),
             slots: Vec::new(),
             whole: 0,
+            bundles: Vec::new(),
             limit: ARENA,
             lost: Drops::default(),
         }
@@ -121,6 +67,7 @@ impl FrameBatch {
     /// Forgets the frames. The next receive takes some `limit` octets.
     pub fn clear(&mut self, limit: usize) {
         self.whole = 0;
+        self.bundles.clear();
         self.limit = limit;
         self.lost = Drops::default();
     }
@@ -134,11 +81,13 @@ impl FrameBatch {
     pub fn load(&mut self, records: &[u8]) {
         self.arena[..records.len()].copy_from_slice(records);
         self.whole = records.len();
+        self.bundles.clear();
     }
 
     /// Holds what `other` holds.
     pub fn copy(&mut self, other: &Self) {
         self.load(other.records());
+        self.bundles.clone_from(&other.bundles);
         self.lost = other.lost;
     }
 
@@ -192,6 +141,27 @@ impl FrameBatch {
         }
     }
 
+    /// Makes a record of the first `octets` of [`Self::room`], and does what `header` leaves to do: only
+    /// what is still to be segmented stays as it is, and is a bundle.
+    pub fn push_offloaded(&mut self, octets: usize, header: &VnetHeader) {
+        let start = self.whole + PREFIX_LEN;
+        let frame = &mut self.arena[start..][..octets];
+        if header.gso.is_none() {
+            match finish_checksum(frame, header) {
+                Ok(()) => self.push(octets),
+                Err(_) => self.lose(DiscardReason::BadOffload, 1),
+            }
+            return;
+        }
+        match Gso::parse(frame, header) {
+            Ok(gso) if gso.octets(frame) <= BUNDLE => {
+                self.bundles.push((self.whole, gso));
+                self.push(octets);
+            }
+            Ok(_) | Err(_) => self.lose(DiscardReason::BadOffload, 1),
+        }
+    }
+
     /// A room for a frame of any length and an octet, [`SLOTS`] times; what is put there counts with
     /// [`Self::push_slot`].
     pub fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
@@ -229,9 +199,47 @@ impl FrameBatch {
         &self.lost
     }
 
-    /// The frames, as records of a stream.
+    /// The frames, as records of a stream; a record may be a bundle.
     pub fn records(&self) -> &[u8] {
         &self.arena[..self.whole]
+    }
+
+    /// The records in `range`, which begins and ends with whole ones: stretches of ordinary frames, and
+    /// bundles one by one.
+    pub fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = (&[u8], Option<Gso>)> {
+        let records = &self.arena[..range.end.min(self.whole)];
+        let first = self.bundles.partition_point(|&(at, _)| at < range.start);
+        let mut bundles = self.bundles[first..].iter().take_while(move |&&(at, _)| at < range.end).peekable();
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let (end, gso) = match bundles.peek() {
+                Some(&&(start, _)) if start > at => (start, None),
+                Some(&&(start, gso)) => {
+                    bundles.next();
+                    (start + stream::record_len(&records[start..])?, Some(gso))
+                }
+                None if at < records.len() => (records.len(), None),
+                None => return None,
+            };
+            let piece = &records[at..end];
+            at = end;
+            Some((piece, gso))
+        })
+    }
+
+    /// The frames in `range`, none of them a bundle any more.
+    pub fn finished(&self, range: Range<usize>) -> Cow<'_, [u8]> {
+        if self.bundles.is_empty() {
+            return Cow::Borrowed(&self.records()[range]);
+        }
+        let mut frames = Vec::new();
+        for (records, gso) in self.pieces(range) {
+            match Bundle::of(records, gso) {
+                Some(bundle) => bundle.segment(&mut frames),
+                None => frames.extend_from_slice(records),
+            }
+        }
+        Cow::Owned(frames)
     }
 }
 
@@ -249,17 +257,8 @@ pub struct Filled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hub_protocol::vnet::{ChecksumState, GsoKind};
     use std::io;
-
-    #[test]
-    fn the_start_of_a_run_keeps_both_limits() {
-        let run = Run::of(b"\0\0\0\x02ab\0\0\0\x02cd\0\0\0\x02ef");
-        for (octets, frames, taken) in [(18, 3, 3), (17, 3, 2), (18, 2, 2), (12, 9, 2), (5, 9, 0), (99, 0, 0)]
-        {
-            let start = run.start(octets, frames);
-            assert_eq!(start, Taken { octets: 6 * taken, frames: taken }, "{octets} octets, {frames} frames");
-        }
-    }
 
     fn feed<'a>(bytes: &'a [u8]) -> impl FnOnce(&mut [u8]) -> io::Result<usize> + 'a {
         move |room| {
@@ -284,6 +283,52 @@ mod tests {
         assert_eq!(filled.offered, ARENA - 5);
         assert_eq!(batch.records(), b"\0\0\0\x03cde");
         assert_eq!(tail.capacity(), 0);
+    }
+
+    /// A TCP segment of `payload` octets over IPv4, its checksum left to be finished, and what is said of it.
+    fn tcp(payload: usize, gso: Option<GsoKind>) -> (Vec<u8>, VnetHeader) {
+        let mut frame = vec![0; 14 + 20 + 20 + payload];
+        frame[12..14].copy_from_slice(&[0x08, 0x00]);
+        frame[14] = 0x45;
+        frame[16..18].copy_from_slice(&u16::try_from(40 + payload).unwrap().to_be_bytes());
+        frame[23] = 6;
+        frame[46] = 0x50;
+        let checksum = ChecksumState::Needed;
+        let header =
+            VnetHeader { checksum, gso, hdr_len: 54, gso_size: 100, csum_start: 34, csum_offset: 16 };
+        (frame, header)
+    }
+
+    #[test]
+    fn only_what_is_still_to_be_segmented_is_a_bundle() {
+        let mut batch = FrameBatch::default();
+        let mut push = |(frame, header): (Vec<u8>, VnetHeader)| {
+            batch.room().unwrap()[..frame.len()].copy_from_slice(&frame);
+            batch.push_offloaded(frame.len(), &header);
+        };
+        let kind = Some(GsoKind::TcpV4 { ecn: false });
+        push(tcp(10, None));
+        push(tcp(250, kind));
+        push(tcp(20, None));
+        push(tcp(0, kind));
+        let (frame, header) = tcp(30, None);
+        push((frame, VnetHeader { csum_start: 200, ..header }));
+        assert_eq!(batch.lost().count(DiscardReason::BadOffload), 2, "no payload, and a checksum elsewhere");
+
+        let all = 0..batch.records().len();
+        let lengths = |pieces: &[u8]| stream::frames(pieces).map(<[u8]>::len).collect::<Vec<_>>();
+        let pieces: Vec<_> =
+            batch.pieces(all.clone()).map(|(piece, gso)| (lengths(piece), gso.is_some())).collect();
+        assert_eq!(pieces, [(vec![64], false), (vec![304], true), (vec![74], false)]);
+        let finished = batch.finished(all.clone());
+        assert_eq!(lengths(&finished), [64, 154, 154, 104, 74]);
+        for frame in stream::frames(&finished) {
+            assert_ne!(frame[50..52], [0, 0], "its checksum is finished");
+        }
+        assert_eq!(lengths(&batch.finished(68..all.end)), [154, 154, 104, 74]);
+        assert_eq!(batch.pieces(68..68 + 308).count(), 1);
+        batch.clear(ARENA);
+        assert_eq!(batch.pieces(0..0).count(), 0);
     }
 
     #[test]
