@@ -6,7 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::bridge::{BridgeConfig, MAX_PORTS, Mode};
-use crate::config::{self, PortKind, PortSpec};
+use crate::config::{self, Cidr, PortKind, PortSpec};
+use crate::kernel_bridge::{BridgeName, Consent, Reach, Request};
 use crate::link::is_one_interface;
 
 const PORTS_HELP: &str = "\
@@ -76,6 +77,58 @@ pub enum Command {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Make a bridge of the kernel's that VMs reach this host, its network or the Internet by (root)
+    #[command(subcommand)]
+    Bridge(BridgeCommand),
+}
+
+const UP_HELP: &str = "\
+Without --take the bridge has an address of its own, and forwarding by sysctl and NAT by nft let its VMs
+reach what this host reaches. With --take it takes over an Ethernet interface: the interface's addresses and
+routes move to the bridge, and its VMs are hosts of the same network. Either way all is as before when a step
+fails, and after 'qhub bridge down', whatever happened in between.
+
+NetworkManager, systemd-networkd and DHCP clients must be told to leave the bridge and the interface alone
+(such as 'nmcli device set IFACE managed no'), or they will undo parts of it. Rules of a firewall that name
+the interface have to name the bridge.";
+
+/// What to do about bridges.
+#[derive(Debug, Subcommand)]
+pub enum BridgeCommand {
+    /// Make a bridge: a private one with NAT, or one that takes over an interface
+    #[command(after_help = UP_HELP)]
+    Up(BridgeUpArgs),
+    /// Take a bridge down and put everything back as it was, also what a killed 'up' has left
+    Down {
+        /// The bridge
+        #[arg(value_name = "NAME", default_value_t)]
+        name: BridgeName,
+        /// Do not ask before addresses move back to an interface
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print what bridges there are, and what of them somebody else has changed
+    Show,
+}
+
+/// What bridge to make.
+#[derive(Args, Debug)]
+pub struct BridgeUpArgs {
+    /// Its name (qhub0; with --take it has to be given)
+    #[arg(value_name = "NAME")]
+    name: Option<BridgeName>,
+    /// This host's address on it, with the length of the prefix; one each for IPv4 and IPv6, or more
+    #[arg(long = "addr", value_name = "CIDR", default_value = "10.55.0.1/24", value_parser = parse_address)]
+    addresses: Vec<Cidr>,
+    /// VMs reach this host only: no forwarding, no NAT
+    #[arg(long)]
+    no_nat: bool,
+    /// Take over this interface, with its addresses and routes
+    #[arg(long = "take", value_name = "IFACE", requires = "name", conflicts_with_all = ["addresses", "no_nat"])]
+    interface: Option<String>,
+    /// Do not ask before addresses move from an interface
+    #[arg(long)]
+    yes: bool,
 }
 
 /// How a switch is to run.
@@ -130,6 +183,28 @@ impl Cli {
         }
         command
     }
+}
+
+impl BridgeUpArgs {
+    /// The bridge that is asked for.
+    pub fn request(self) -> (Request, Consent) {
+        let reach = match self.interface {
+            Some(interface) => Reach::Lan(interface),
+            None if self.no_nat => Reach::Host(self.addresses),
+            None => Reach::Nat(self.addresses),
+        };
+        (Request { name: self.name.unwrap_or_default(), reach }, consent(self.yes))
+    }
+}
+
+/// Whether the user has agreed beforehand.
+pub fn consent(yes: bool) -> Consent {
+    if yes { Consent::Given } else { Consent::Wanted }
+}
+
+fn parse_address(text: &str) -> Result<Cidr, String> {
+    let cidr: Cidr = text.parse()?;
+    cidr.check_for_host().map(|()| cidr)
 }
 
 impl RunArgs {
@@ -208,7 +283,7 @@ mod tests {
         match cli.command {
             None => cli.run,
             Some(Command::Run(args)) => args,
-            Some(Command::Mac { .. }) => panic!("not run"),
+            Some(Command::Mac { .. } | Command::Bridge(_)) => panic!("not run"),
         }
     }
 
@@ -243,6 +318,31 @@ mod tests {
                 let args = ["qhub", flag, &value.to_string()];
                 assert_eq!(Cli::try_parse_from(args).is_ok(), is_good, "{flag} {value}");
             }
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_private_unless_it_takes_an_interface() {
+        let up = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["qhub", "bridge", "up"], args].concat())?;
+            match cli.command {
+                Some(Command::Bridge(BridgeCommand::Up(args))) => Ok(args.request()),
+                other => panic!("not up: {other:?}"),
+            }
+        };
+        let cidr = |text: &str| -> Cidr { text.parse().unwrap() };
+        let is = |args: &[&str], name: &str, reach: Reach, consent: Consent| {
+            let (request, given) = up(args).unwrap_or_else(|error: clap::Error| panic!("{args:?}: {error}"));
+            assert_eq!((request.name.as_str(), request.reach, given), (name, reach, consent), "{args:?}");
+        };
+        is(&[], "qhub0", Reach::Nat(vec![cidr("10.55.0.1/24")]), Consent::Wanted);
+        is(&["b", "--no-nat"], "b", Reach::Host(vec![cidr("10.55.0.1/24")]), Consent::Wanted);
+        let both = vec![cidr("10.1.0.1/16"), cidr("fd00::1/64")];
+        is(&["--addr", "10.1.0.1/16", "--addr", "fd00::1/64"], "qhub0", Reach::Nat(both), Consent::Wanted);
+        is(&["b", "--take", "eth0", "--yes"], "b", Reach::Lan("eth0".into()), Consent::Given);
+        for bad in [&["--take", "eth0"][..], &["b", "--take", "eth0", "--no-nat"], &["--addr", "10.1.0.0/16"]]
+        {
+            assert!(up(bad).is_err(), "{bad:?}");
         }
     }
 

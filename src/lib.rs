@@ -32,7 +32,8 @@
 //! # The host's network
 //!
 //! [`host`] asks the kernel for links, addresses and routes, and changes them: for ports that are
-//! interfaces of this host. No frame passes it.
+//! interfaces of this host, and for [`kernel_bridge`], which makes and unmakes the kernel's own bridges.
+//! No frame passes either.
 //!
 //! The modules below stand in the order of their dependencies.
 
@@ -53,6 +54,8 @@ pub mod port;
 pub mod hub;
 
 pub mod instance;
+
+pub mod kernel_bridge;
 
 pub mod cli;
 pub mod logging;

@@ -3,14 +3,21 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use qhub::cli::{Cli, Command};
+use qhub::cli::{BridgeCommand, Cli, Command, consent};
 use qhub::daemon;
 use qhub::instance::{Macs, random_mac};
+use qhub::kernel_bridge;
 
 fn main() -> ExitCode {
     let result = match Cli::read() {
         Command::Run(args) => daemon::run(&args),
         Command::Mac { instance, names } => print_macs(&instance, &names).map_err(Into::into),
+        Command::Bridge(BridgeCommand::Up(args)) => {
+            let (request, consent) = args.request();
+            kernel_bridge::up(&request, consent)
+        }
+        Command::Bridge(BridgeCommand::Down { name, yes }) => kernel_bridge::down(&name, consent(yes)),
+        Command::Bridge(BridgeCommand::Show) => kernel_bridge::show(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

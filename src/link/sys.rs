@@ -42,6 +42,30 @@ pub(crate) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The number of the network namespace that a socket is in, which no other gets until the next boot.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 5.14.
+pub(crate) fn namespace_cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = [0_u8; size_of::<u64>()];
+    let mut length = libc::socklen_t::try_from(cookie.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` octets to `cookie`, which is that long and outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            cookie.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u64::from_ne_bytes(cookie)) }
+}
+
+/// `asm-generic/socket.h`.
+const SO_NETNS_COOKIE: c_int = 71;
+
 /// Descriptors that one message may pass (`SCM_MAX_FD`).
 const PASSED_MAX: usize = 253;
 
@@ -182,5 +206,15 @@ mod tests {
         assert_eq!(take_inherited(number).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(take_inherited(-1).unwrap_err().raw_os_error(), Some(libc::EBADF));
         assert_eq!(take_inherited(999_999).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
+
+    #[test]
+    fn sockets_of_one_namespace_have_one_cookie() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let cookie = namespace_cookie(&one).unwrap();
+        assert_eq!(namespace_cookie(&other).unwrap(), cookie);
+        assert_ne!(cookie, 0);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(namespace_cookie(&file).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod checked;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod hub;
+pub(crate) mod lab;
 pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod qemu;

@@ -1,0 +1,13 @@
+//! The host's own network, in namespaces that the tests make: nothing here touches the machine's. Skipped, visibly,
+//! without root; `QHUB_REQUIRE=root` makes that a failure.
+
+mod common;
+
+mod bridges {
+    mod interrupted;
+    mod netlink;
+    mod private;
+    mod public;
+    mod readme;
+    mod refused;
+}
