@@ -8,16 +8,20 @@ use std::path::Path;
 use std::process;
 use std::time::Duration;
 
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::datagram::{Inbox, Outbox};
 use crate::frame::{Deframer, split};
+use crate::hosts::Tap;
 use crate::socket::{Address, patiently};
-use crate::vde;
+use crate::{netns, raw, vde};
 
 /// The interface of the multicast bus.
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// What waits for a station of a host, in the memory that it takes: a frame of 64 bytes needs 768.
+const INTERFACE_BUFFER: usize = 64 * 1024 * 1024;
 
 /// Where one station sends and receives frames.
 pub(crate) struct Channel {
@@ -46,6 +50,7 @@ impl Channel {
             Address::Dgram(path) => Self::datagrams(unix(path)?, None, None),
             Address::Udp(to) => Self::datagrams(udp(*to)?, None, None),
             Address::Mcast(group) => Self::datagrams(member(*group)?, Some(bus(*group)?), None),
+            Address::Tap(tap) => Self::datagrams(interface(tap)?, None, None),
             Address::Vde(folder) => {
                 let (control, data) = vde::join(folder)?;
                 Self::datagrams(data, None, Some(control))
@@ -103,9 +108,12 @@ impl Channel {
     pub(crate) fn leave_bus(&self, address: &Address) -> io::Result<()> {
         match address {
             Address::Mcast(group) => self.socket.leave_multicast_v4(group.ip(), &LOOPBACK),
-            Address::Unix(_) | Address::Tcp(_) | Address::Dgram(_) | Address::Udp(_) | Address::Vde(_) => {
-                Ok(())
-            }
+            Address::Unix(_)
+            | Address::Tcp(_)
+            | Address::Dgram(_)
+            | Address::Udp(_)
+            | Address::Vde(_)
+            | Address::Tap(_) => Ok(()),
         }
     }
 }
@@ -122,6 +130,15 @@ fn udp(to: SocketAddr) -> io::Result<Socket> {
     let socket = UdpSocket::bind((LOOPBACK, 0))?;
     socket.connect(to)?;
     Ok(OwnedFd::from(socket).into())
+}
+
+/// Enters the host and looks at its frames as they are.
+fn interface(tap: &Tap) -> anyhow::Result<Socket> {
+    netns::enter(&tap.netns)?;
+    let socket = raw::packet_socket(&tap.name)?;
+    // What is measured is the device, which never hears that this buffer is full.
+    setsockopt(&socket, sockopt::RcvBufForce, &INTERFACE_BUFFER)?;
+    Ok(socket)
 }
 
 /// Where a member of the bus hears it, bound as QEMU's are.

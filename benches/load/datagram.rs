@@ -83,6 +83,8 @@ impl Outbox {
             };
             match sent {
                 Ok(sent) => left = &left[sent..],
+                // An interface had no room, and has dropped it.
+                Err(Errno::ENOBUFS) => left = &left[1..],
                 Err(Errno::EAGAIN) => {
                     poll(&mut [PollFd::new(socket, PollFlags::POLLOUT)], PollTimeout::NONE)?;
                 }

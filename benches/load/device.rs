@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
+use crate::hosts::Hosts;
 use crate::lab::Lab;
 use crate::process::{Process, SETTLE, exec, role};
 use crate::socket::{Address, Transport};
@@ -23,14 +24,20 @@ const VDE_SWITCH: &str = "vde_switch";
 pub(crate) enum Kind {
     /// One thread that reads one socket and writes the other.
     Relay,
+    /// The same between two TAPs, with whole TCP segments.
+    Passthrough,
     /// QEMU's own hub.
     Qemu,
     /// qhub, a learning switch.
     Switch,
+    /// qhub, with TAPs that get and give frames as they go on a wire.
+    Plain,
     /// qhub, repeating every frame.
     Hub,
     /// vde2's switch.
     Vde,
+    /// The kernel's bridge.
+    Bridge,
     /// Nobody in the middle: a multicast group.
     Bus,
 }
@@ -39,12 +46,31 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Relay => "relay",
+            Self::Passthrough => "relay, offload",
             Self::Qemu => "QEMU's hub",
             Self::Switch => "qhub",
+            Self::Plain => "qhub, offload=off",
             Self::Hub => "qhub --hub",
             Self::Vde => "vde_switch",
+            Self::Bridge => "kernel bridge",
             Self::Bus => "multicast bus",
         })
+    }
+}
+
+impl Kind {
+    /// Whether somebody is in the middle whose processor time can be told from that of the ends.
+    pub(crate) fn is_process(self) -> bool {
+        match self {
+            Self::Relay
+            | Self::Passthrough
+            | Self::Qemu
+            | Self::Switch
+            | Self::Plain
+            | Self::Hub
+            | Self::Vde => true,
+            Self::Bridge | Self::Bus => false,
+        }
     }
 }
 
@@ -63,8 +89,9 @@ pub(crate) struct Setup {
 
 /// A device under test.
 pub(crate) struct Device {
-    /// A bus has none.
+    /// A bus and the kernel's bridge have none.
     process: Option<Process>,
+    hosts: Option<Hosts>,
     addresses: Vec<Address>,
     log: PathBuf,
 }
@@ -75,19 +102,30 @@ impl Device {
         let mut transports = vec![others; setup.ports];
         transports[0] = first;
         match kind {
-            Kind::Relay | Kind::Qemu => {}
-            Kind::Switch | Kind::Hub | Kind::Vde | Kind::Bus => transports.dedup(),
+            Kind::Relay | Kind::Passthrough | Kind::Qemu => {}
+            // But every host has a TAP to itself.
+            Kind::Switch | Kind::Plain | Kind::Hub | Kind::Vde | Kind::Bridge | Kind::Bus => {
+                transports.dedup_by(|one, other| one == other && *one != Transport::Tap);
+            }
         }
         let address = |transport| lab.address(transport);
         let addresses: Vec<Address> = transports.into_iter().map(address).collect::<Result<_, _>>()?;
+        let hosts = Hosts::new(kind, &addresses)?;
         let log = lab.file();
-        let process = match kind {
-            Kind::Bus => None,
-            Kind::Relay | Kind::Qemu | Kind::Switch | Kind::Hub | Kind::Vde => {
-                Some(spawn(lab, kind, setup, &addresses, File::create(&log)?)?)
-            }
+        let process = if kind.is_process() {
+            let spawn = || spawn(lab, kind, setup, &addresses, File::create(&log)?);
+            Some(hosts.as_ref().map_or_else(spawn, |hosts| hosts.middle().within(spawn))?)
+        } else {
+            None
         };
-        Ok(Self { process, addresses, log })
+        let device = Self { process, hosts, addresses, log };
+        device.blame(device.hosts.as_ref().map_or(Ok(()), |hosts| hosts.settle(kind)))?;
+        Ok(device)
+    }
+
+    /// Those that it joins.
+    pub(crate) fn hosts(&self) -> anyhow::Result<&Hosts> {
+        self.hosts.as_ref().context("it joins no hosts")
     }
 
     /// Where the `n`th port is joined.
@@ -146,18 +184,25 @@ fn spawn(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address], log: File) 
         }
         // It ends with its standard input.
         Kind::Vde => Ok(Process(command.stdin(Stdio::piped()).spawn()?)),
-        Kind::Relay | Kind::Switch | Kind::Hub | Kind::Bus => Ok(Process(command.spawn()?)),
+        Kind::Relay
+        | Kind::Passthrough
+        | Kind::Switch
+        | Kind::Plain
+        | Kind::Hub
+        | Kind::Bridge
+        | Kind::Bus => Ok(Process(command.spawn()?)),
     }
 }
 
 fn command(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address]) -> anyhow::Result<Command> {
     let mut command;
     match kind {
-        Kind::Relay => {
+        Kind::Relay | Kind::Passthrough => {
             let [from, to] = addresses else { bail!("a relay joins two") };
             command = role(setup.cpu)?;
             command.args(["relay", "--from", &from.to_string(), "--to", &to.to_string()]);
             command.args(setup.duplex.then_some("--duplex"));
+            command.args((kind == Kind::Passthrough).then_some("--offload"));
         }
         Kind::Qemu => {
             command = exec(setup.cpu, QEMU)?;
@@ -168,27 +213,38 @@ fn command(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address]) -> anyhow
                     Address::Tcp(at) => {
                         format!("addr.type=inet,addr.host={},addr.port={}", at.ip(), at.port())
                     }
-                    Address::Dgram(_) | Address::Udp(_) | Address::Mcast(_) | Address::Vde(_) => {
-                        bail!("{address} is no stream")
-                    }
+                    Address::Dgram(_)
+                    | Address::Udp(_)
+                    | Address::Mcast(_)
+                    | Address::Vde(_)
+                    | Address::Tap(_) => bail!("{address} is no stream"),
                 };
                 command.args(["-netdev", &format!("stream,id=s{n},server=on,{address}")]);
                 command.args(["-netdev", &format!("hubport,id=h{n},hubid=0,netdev=s{n}")]);
             }
         }
-        Kind::Switch | Kind::Hub => {
+        Kind::Switch | Kind::Plain | Kind::Hub => {
             command = exec(setup.cpu, lab.hub())?;
             command.args(["run", "--no-tcp", "--name", &format!("bench-{}", process::id())]);
             command.args((kind == Kind::Hub).then_some("--hub"));
-            command.args(addresses.iter().map(Address::to_string));
-            command.env("XDG_RUNTIME_DIR", lab.folder());
+            command.args(addresses.iter().map(|address| match address.tap() {
+                Some(_) if kind == Kind::Plain => format!("{address},offload=off"),
+                _ => address.to_string(),
+            }));
+            // It is to stay who it is.
+            command.env("XDG_RUNTIME_DIR", lab.folder()).env_remove("SUDO_USER");
         }
         Kind::Vde => {
-            let [Address::Vde(folder)] = addresses else { bail!("a VDE switch has one folder") };
             command = exec(setup.cpu, VDE_SWITCH)?;
-            command.args(["--rcfile", "/dev/null", "--sock"]).arg(folder);
+            command.args(["--rcfile", "/dev/null"]);
+            for tap in addresses.iter().filter_map(Address::tap) {
+                command.args(["--tap", &tap.name]);
+            }
+            // It has a folder even if nobody looks there.
+            let folder = addresses.iter().find_map(Address::vde).map_or_else(|| lab.file(), Path::to_owned);
+            command.arg("--sock").arg(folder);
         }
-        Kind::Bus => bail!("a bus is no program"),
+        Kind::Bridge | Kind::Bus => bail!("a {kind} is no program"),
     }
     Ok(command)
 }

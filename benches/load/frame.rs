@@ -38,7 +38,7 @@ const LOCAL_UNICAST: u8 = 0x02;
 const PREFIX: [u8; 4] = [LOCAL_UNICAST, b'q', b'h', b'b'];
 
 /// IEEE 802 "local experimental" EtherType.
-const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
+pub(crate) const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut random = Random::new(1);

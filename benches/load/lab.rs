@@ -8,6 +8,7 @@ use std::{env, fs, process};
 
 use anyhow::{Context, bail};
 
+use crate::hosts::Tap;
 use crate::socket::{Address, Transport};
 
 /// Ports to listen on, below those that the system gives to outgoing connections: one that dials a port in
@@ -23,13 +24,15 @@ pub(crate) struct Lab {
     folder: PathBuf,
     next_port: Cell<u16>,
     next_file: Cell<u32>,
+    next_host: Cell<u16>,
 }
 
 impl Lab {
     pub(crate) fn new(hub: PathBuf) -> anyhow::Result<Self> {
         let folder = env::temp_dir().join(format!("qhub-bench-{}", process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        Ok(Self { hub, folder, next_port: Cell::new(IP_PORTS.start), next_file: Cell::new(0) })
+        let next_port = Cell::new(IP_PORTS.start);
+        Ok(Self { hub, folder, next_port, next_file: Cell::new(0), next_host: Cell::new(1) })
     }
 
     pub(crate) fn hub(&self) -> &Path {
@@ -55,6 +58,10 @@ impl Lab {
             Transport::Udp => self.free_port().map(Address::Udp),
             Transport::Mcast => Ok(Address::Mcast(SocketAddrV4::new(GROUP, self.free_port()?.port()))),
             Transport::Vde => Ok(Address::Vde(self.file())),
+            Transport::Tap => {
+                let number = self.next_host.replace(self.next_host.get() + 1);
+                Ok(Address::Tap(Tap::new(number)))
+            }
         }
     }
 

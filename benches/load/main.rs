@@ -1,5 +1,5 @@
-//! How fast the hub is, beside raw relays, QEMU's own hub and VDE's switch, on this machine and in the same
-//! minutes.
+//! How fast the hub is, beside raw relays, QEMU's own hub, VDE's switch and the kernel's bridge, on this machine
+//! and in the same minutes.
 //!
 //! One binary is everything: the orchestrator that runs the measurements one after the other, and, started
 //! again by it with a role, each process that takes part in one (see [`role`]). `scripts/bench` runs it;
@@ -23,9 +23,13 @@ mod channel;
 mod datagram;
 mod device;
 mod frame;
+mod hosts;
+mod iperf;
 mod lab;
 mod measure;
+mod netns;
 mod process;
+mod raw;
 mod report;
 mod role;
 mod socket;
@@ -41,11 +45,11 @@ use clap::{Parser, ValueEnum};
 
 use crate::device::Kind;
 use crate::lab::Lab;
-use crate::measure::{Placement, datagram as datagrams, fair, rate, rtt, scale};
+use crate::measure::{Placement, datagram as datagrams, fair, host, rate, rtt, scale};
 use crate::report::Report;
 use crate::socket::Transport;
 
-/// Measures the hub beside raw relays, QEMU's own hub and VDE's switch.
+/// Measures the hub beside raw relays, QEMU's own hub, VDE's switch and the kernel's bridge.
 #[derive(Parser)]
 #[command(bin_name = "scripts/bench")]
 struct Cli {
@@ -78,7 +82,11 @@ enum Section {
     Scale,
     /// Pairs on datagram ports: delivered frames per second, loss, processor time.
     Datagram,
+    /// Hosts that are joined by TAPs: TCP between two, and frames to and from a socket.
+    Host,
 }
+
+const DEVICES: &str = "relay,passthrough,qemu,switch,plain,hub,vde,bridge,bus";
 
 /// How much of everything is measured.
 #[derive(clap::Args)]
@@ -86,8 +94,8 @@ struct Plan {
     /// Runs of each device [default: 5; rate: 7; round trips: 11].
     #[arg(long)]
     runs: Option<usize>,
-    /// Length of a run [default: 0.6; rates, round trips: 0.4; round trips under load: 1.2; slow ports and
-    /// datagrams: 3].
+    /// Length of a run [default: 0.6; rates, round trips: 0.4; round trips under load: 1.2; hosts:
+    /// 2; slow ports and datagrams: 3].
     #[arg(long)]
     seconds: Option<f64>,
     #[arg(long, value_delimiter = ',', default_value = "unix,tcp")]
@@ -98,7 +106,7 @@ struct Plan {
     /// Frames per write.
     #[arg(long, value_delimiter = ',', default_value = "1,64")]
     batch: Vec<usize>,
-    #[arg(long, value_delimiter = ',', default_value = "relay,qemu,switch,hub,vde,bus")]
+    #[arg(long, value_delimiter = ',', default_value = DEVICES)]
     device: Vec<Kind>,
     /// Where the processes of a rate run.
     #[arg(long, value_delimiter = ',', default_value = "free,one-core")]
@@ -155,6 +163,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Section::Fair => fair::run(&lab, &cli.plan, &mut report),
             Section::Scale => scale::run(&lab, &cli.plan, &mut report),
             Section::Datagram => datagrams::run(&lab, &cli.plan, &mut report),
+            Section::Host => host::run(&lab, &cli.plan, &mut report),
         }
     }
     report.finish();

@@ -3,6 +3,7 @@
 
 pub(crate) mod datagram;
 pub(crate) mod fair;
+pub(crate) mod host;
 pub(crate) mod rate;
 pub(crate) mod rtt;
 pub(crate) mod scale;
@@ -27,6 +28,9 @@ const SENDER: u16 = 16;
 const RUNS: usize = 5;
 const SECONDS: f64 = 0.6;
 
+/// VDE's switch cuts off what is longer than a frame of the usual size, and hosts send nothing longer.
+const LARGEST: usize = 1514;
+
 // Processors for those that are not to move.
 const DEVICE_CPU: usize = 0;
 const CLIENT_CPU: usize = 1;
@@ -47,6 +51,23 @@ impl Placement {
             Self::OneCore => Some(CLIENT_CPU),
         }
     }
+}
+
+/// A device, and the transports of the sender's and the receiver's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    kind: Kind,
+    transports: [Transport; 2],
+}
+
+impl From<Row> for Kind {
+    fn from(row: Row) -> Self {
+        row.kind
+    }
+}
+
+const fn row(kind: Kind, from: Transport, to: Transport) -> Row {
+    Row { kind, transports: [from, to] }
 }
 
 /// How a saturating sender sends.
@@ -88,6 +109,8 @@ struct OneWay {
     sent: f64,
     delivered: f64,
     lost: f64,
+    /// Those of them that came as far as the receiver's own buffer and found no room there, if it knows.
+    missed: f64,
     /// Out of order, or not the bytes that were sent.
     wrong: f64,
     /// Processor time of the device, in seconds.
@@ -102,6 +125,8 @@ struct Column {
     rate: Samples,
     nanoseconds: Samples,
     lost: Samples,
+    /// In percent of what was sent.
+    missed: Samples,
     wrong: Samples,
 }
 
@@ -112,6 +137,7 @@ impl Column {
         self.rate.push(value(|run| run.rate));
         self.nanoseconds.push(value(|run| run.cpu / run.delivered * 1e9));
         self.lost.push(value(lost));
+        self.missed.push(value(|run| run.missed / run.sent * 1e2));
         self.wrong.push(value(|run| run.wrong));
     }
 }
@@ -160,6 +186,7 @@ fn one_way(
         sent: sent.frames(RECEIVER),
         delivered,
         lost: sent.frames(RECEIVER) - delivered,
+        missed: seen.value("missed"),
         wrong: seen.value("reordered") + seen.value("corrupt"),
         cpu: cpu.as_secs_f64(),
         calls,

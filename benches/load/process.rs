@@ -43,6 +43,13 @@ pub(crate) fn exec(cpu: Option<usize>, program: impl AsRef<OsStr>) -> anyhow::Re
     Ok(command)
 }
 
+/// A command that runs another program, which hangs no longer than a client.
+pub(crate) fn client(program: impl AsRef<OsStr>) -> anyhow::Result<Command> {
+    let mut command = role(None)?;
+    command.args(["exec", "--client", "--"]).arg(program);
+    Ok(command)
+}
+
 /// A process that sends, receives or stands by, and the orchestrator's two pipes to it.
 pub(crate) struct Client {
     /// Closed, it ends the process.

@@ -7,6 +7,7 @@
 
 mod bystander;
 mod ping;
+mod pump;
 mod receive;
 mod relay;
 mod send;
@@ -52,6 +53,9 @@ pub(crate) struct Cli {
 enum Role {
     /// Become another program, pinned and tied to the life of the benchmark.
     Exec {
+        /// It is no device: it is not to live longer than a client.
+        #[arg(long)]
+        client: bool,
         #[arg(last = true)]
         command: Vec<OsString>,
     },
@@ -71,11 +75,11 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
         set.set(cpu)?;
         sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("run on processor {cpu}"))?;
     }
-    if !matches!(cli.role, Role::Exec { .. } | Role::Relay(_)) {
+    if !matches!(cli.role, Role::Exec { client: false, .. } | Role::Relay(_)) {
         alarm::set(LIFETIME);
     }
     match &cli.role {
-        Role::Exec { command } => exec(command),
+        Role::Exec { command, .. } => exec(command),
         Role::Relay(args) => relay::run(args),
         Role::Send(args) => send::run(args),
         Role::Receive(args) => receive::run(args),

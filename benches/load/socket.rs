@@ -1,7 +1,7 @@
 //! The transports, and the names by which processes tell each other where to meet.
 
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
@@ -9,6 +9,8 @@ use std::{fmt, io, thread};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use socket2::{SockAddr, Socket, Type};
+
+use crate::hosts::Tap;
 
 /// How long a device may take until it listens.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,6 +31,8 @@ pub(crate) enum Transport {
     Mcast,
     #[value(skip)]
     Vde,
+    #[value(skip)]
+    Tap,
 }
 
 impl fmt::Display for Transport {
@@ -40,6 +44,7 @@ impl fmt::Display for Transport {
             Self::Udp => "udp",
             Self::Mcast => "mcast",
             Self::Vde => "vde",
+            Self::Tap => "tap",
         })
     }
 }
@@ -55,6 +60,8 @@ pub(crate) enum Address {
     Mcast(SocketAddrV4),
     /// The folder of a VDE switch.
     Vde(PathBuf),
+    /// The interface of a host. Stations are programs of that host.
+    Tap(Tap),
 }
 
 impl Address {
@@ -79,7 +86,25 @@ impl Address {
     pub(crate) fn is_datagram(&self) -> bool {
         match self {
             Self::Unix(_) | Self::Tcp(_) => false,
-            Self::Dgram(_) | Self::Udp(_) | Self::Mcast(_) | Self::Vde(_) => true,
+            Self::Dgram(_) | Self::Udp(_) | Self::Mcast(_) | Self::Vde(_) | Self::Tap(_) => true,
+        }
+    }
+
+    pub(crate) fn tap(&self) -> Option<&Tap> {
+        match self {
+            Self::Tap(tap) => Some(tap),
+            Self::Unix(_) | Self::Tcp(_) | Self::Dgram(_) | Self::Udp(_) | Self::Mcast(_) | Self::Vde(_) => {
+                None
+            }
+        }
+    }
+
+    pub(crate) fn vde(&self) -> Option<&Path> {
+        match self {
+            Self::Vde(folder) => Some(folder),
+            Self::Unix(_) | Self::Tcp(_) | Self::Dgram(_) | Self::Udp(_) | Self::Mcast(_) | Self::Tap(_) => {
+                None
+            }
         }
     }
 
@@ -95,7 +120,9 @@ impl Address {
         match self {
             Self::Unix(path) => Ok(SockAddr::unix(path)?),
             Self::Tcp(address) => Ok((*address).into()),
-            Self::Dgram(_) | Self::Udp(_) | Self::Mcast(_) | Self::Vde(_) => bail!("{self} is no stream"),
+            Self::Dgram(_) | Self::Udp(_) | Self::Mcast(_) | Self::Vde(_) | Self::Tap(_) => {
+                bail!("{self} is no stream")
+            }
         }
     }
 }
@@ -120,6 +147,7 @@ impl fmt::Display for Address {
             Self::Udp(address) => write!(f, "udp:{address}"),
             Self::Mcast(group) => write!(f, "mcast:{group}{BUS_INTERFACE}"),
             Self::Vde(folder) => write!(f, "vde:{}", folder.display()),
+            Self::Tap(tap) => write!(f, "tap:{tap}"),
         }
     }
 }
@@ -135,6 +163,7 @@ impl FromStr for Address {
             Some(("udp", address)) => Ok(Self::Udp(address.parse()?)),
             Some(("mcast", group)) => Ok(Self::Mcast(group.trim_end_matches(BUS_INTERFACE).parse()?)),
             Some(("vde", folder)) => Ok(Self::Vde(folder.into())),
+            Some(("tap", tap)) => Ok(Self::Tap(tap.parse()?)),
             _ => bail!("{text}: no address"),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Column, Placement, RUNS, Shape, fresh_one_way};
+use super::{Column, LARGEST, Placement, RUNS, Row, Shape, fresh_one_way, row};
 use crate::Plan;
 use crate::device::Kind;
 use crate::lab::Lab;
@@ -12,26 +12,6 @@ use crate::socket::Transport;
 
 /// Long enough for a port to spend the time that others may wait for it, which it is given anew each second.
 const DATAGRAM_SECONDS: f64 = 3.0;
-
-/// VDE's switch cuts off what is longer than a frame of the usual size.
-const LARGEST: usize = 1514;
-
-/// A device, and the transports of the sender's and the receiver's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Row {
-    kind: Kind,
-    transports: [Transport; 2],
-}
-
-impl From<Row> for Kind {
-    fn from(row: Row) -> Self {
-        row.kind
-    }
-}
-
-const fn row(kind: Kind, from: Transport, to: Transport) -> Row {
-    Row { kind, transports: [from, to] }
-}
 
 const RELAY: Row = row(Kind::Relay, Transport::Dgram, Transport::Dgram);
 const VDE: Row = row(Kind::Vde, Transport::Vde, Transport::Vde);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{join, ready, report, stay};
 use crate::frame::{Frame, Host, Kind, encode};
+use crate::raw;
 use crate::socket::Address;
 
 /// A port that is silent for so long will not hear the end of its flows either.
@@ -68,7 +69,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             pongs.clear();
         }
     }
-    report(seen.summary())?;
+    let mut summary = seen.summary();
+    if args.address.tap().is_some() {
+        summary.push(("missed".to_owned(), raw::packets_dropped(channel.socket())? as f64));
+    }
+    report(summary)?;
     Ok(stay()?)
 }
 

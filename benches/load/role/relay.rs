@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
 use socket2::Socket;
 
+use super::pump;
 use crate::datagram::{Inbox, Outbox};
 use crate::frame::READ_SIZE;
 use crate::socket::Address;
@@ -29,9 +30,15 @@ pub(crate) struct Args {
     /// write the other.
     #[arg(long)]
     duplex: bool,
+    /// Pass whole TCP segments and unfinished checksums from one TAP to the other.
+    #[arg(long)]
+    offload: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.from.tap().or(args.to.tap()).is_some() {
+        return pump::run(&args.from, &args.to, args.offload);
+    }
     if let (Address::Dgram(from), Address::Dgram(to)) = (&args.from, &args.to) {
         return run_datagrams(from, to);
     }
@@ -53,7 +60,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Which of two sockets have something to be read.
-fn wait_for(one: impl AsFd, other: impl AsFd) -> io::Result<[bool; 2]> {
+pub(super) fn wait_for(one: impl AsFd, other: impl AsFd) -> io::Result<[bool; 2]> {
     let mut fds = [one.as_fd(), other.as_fd()].map(|socket| PollFd::new(socket, PollFlags::POLLIN));
     poll(&mut fds, PollTimeout::NONE)?;
     Ok(fds.map(|fd| fd.any().unwrap_or(true)))
@@ -66,7 +73,7 @@ fn pump(from: &mut Socket, to: &mut Socket, buffer: &mut [u8]) -> io::Result<boo
     Ok(got > 0)
 }
 
-fn accept(listener: &Socket) -> io::Result<Socket> {
+pub(super) fn accept(listener: &Socket) -> io::Result<Socket> {
     let (socket, _) = listener.accept()?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
     Ok(socket)
