@@ -11,6 +11,7 @@ mod host {
     mod macvtap;
     mod offload;
     mod packet;
+    mod readme;
     mod refusals;
     mod tags;
     mod tap;
