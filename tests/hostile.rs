@@ -9,7 +9,10 @@ mod hostile {
     mod endings;
     mod files;
     mod frames;
+    mod handed;
+    mod host;
     mod inherited;
+    mod joined;
     mod limits;
     mod peer;
     mod queues;

@@ -4,7 +4,9 @@
 //! The rules are those of Linux (`tcp_gro_receive`, `inet_gro_receive`, `ipv6_gro_receive`), and
 //! stricter in that a bundle always cuts into exactly the frames it was made of: segments of one flow
 //! that follow each other, alike in every octet of their headers but for what the next one must have
-//! there. Every checksum is verified first, as the bundle gets a new one.
+//! there. Every checksum is verified first, as the bundle gets a new one. A kernel that cuts a bundle
+//! counts identifications up even where all were the same; RFC 6864 allows that where nothing is
+//! fragmented.
 
 use std::ops::Range;
 

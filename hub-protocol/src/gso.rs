@@ -186,11 +186,22 @@ impl Gso {
     /// Whoever calls this bounds that first: a hostile size of 1 makes a frame of every octet of
     /// payload, some 5 MB out of 64 KiB.
     pub fn segment(&self, frame: &[u8], out: &mut Vec<u8>) {
-        let Some((header, payload)) = frame.split_at_checked(self.header_len.into()) else { return };
         out.reserve(self.octets(frame) + self.segments(frame) * PREFIX_LEN);
+        self.cut(frame, usize::MAX, out);
+    }
+
+    /// Appends the first of what [`segment`](Self::segment) appends.
+    pub fn segment_first(&self, frame: &[u8], out: &mut Vec<u8>) {
+        self.cut(frame, 1, out);
+    }
+
+    /// Appends up to `segments` of the frames that `frame` stands for.
+    fn cut(&self, frame: &[u8], segments: usize, out: &mut Vec<u8>) {
+        let Some((header, payload)) = frame.split_at_checked(self.header_len.into()) else { return };
         let mut cutter = Cutter::new(self, frame);
         let mut pieces = payload.chunks(self.size.into()).peekable();
-        while let Some(piece) = pieces.next() {
+        for _ in 0..segments {
+            let Some(piece) = pieces.next() else { break };
             let length = u32::try_from(header.len() + piece.len()).unwrap_or(u32::MAX);
             out.extend_from_slice(&length.to_be_bytes());
             let start = out.len();

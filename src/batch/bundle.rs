@@ -41,6 +41,20 @@ impl<'a> Bundle<'a> {
         self.gso.longest(self.frame)
     }
 
+    /// The first of them, which is written to `record`.
+    pub fn first<'r>(&self, record: &'r mut Vec<u8>) -> &'r [u8] {
+        record.clear();
+        self.gso.segment_first(self.frame, record);
+        record.get(PREFIX_LEN..).unwrap_or_default()
+    }
+
+    /// All of them, as records.
+    pub fn segmented(&self) -> Vec<u8> {
+        let mut records = Vec::new();
+        self.segment(&mut records);
+        records
+    }
+
     /// Appends them to `records`.
     pub fn segment(&self, records: &mut Vec<u8>) {
         self.gso.segment(self.frame, records);

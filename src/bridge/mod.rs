@@ -112,6 +112,11 @@ impl Bridge {
         self.fdb.flush(port);
     }
 
+    /// Is there a bus, so that it matters what a frame looks like when it comes back?
+    pub fn is_guarded(&self) -> bool {
+        self.guard.is_needed()
+    }
+
     /// Learns from `frame`, which came in on `ingress`, and decides where it goes.
     pub fn relay(&mut self, ingress: PortId, frame: &[u8], now: Instant) -> Verdict {
         let Some(header) = Header::parse(frame) else {

@@ -103,7 +103,10 @@ impl Ports {
         if records.is_empty() {
             return 0;
         }
-        self.make_room(records.len(), now);
+        let Some(port) = self.slab.get_mut(id) else { return 0 };
+        // What will not be kept needs no room.
+        let room = ARENA.saturating_sub(port.held());
+        self.make_room(records.len().min(room), now);
         let Some(port) = self.slab.get_mut(id) else { return 0 };
         let lost = port.hold(records, &mut self.memory);
         self.settle(id);

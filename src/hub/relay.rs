@@ -41,6 +41,7 @@ impl Hub {
             return;
         }
         let mut awaited = PortSet::default();
+        let is_guarded = bridge.is_guarded();
         let mut decide = |frame: &[u8], longest: usize| {
             if longest > max_frame {
                 return Verdict::Discard(DiscardReason::TooBig);
@@ -71,29 +72,34 @@ impl Hub {
             if *deliveries < DELIVERIES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let (mut relayed, mut flow) = (start, ControlFlow::Continue(()));
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
         for (records, gso) in batch.pieces(start..end) {
             if flow.is_break() {
                 break;
             }
-            relayed += match Bundle::of(records, gso) {
-                Some(bundle) => {
-                    flow = pass(decide(bundle.frame, bundle.longest()), Load::Bundle(bundle));
-                    records.len()
+            relayed += records.len();
+            let cut = match Bundle::of(records, gso) {
+                Some(bundle) if bundle.longest() <= max_frame => {
+                    // Where it may come back, it may have been cut up on the way.
+                    let frame = if is_guarded { bundle.first(&mut first) } else { bundle.frame };
+                    flow = pass(decide(frame, bundle.longest()), Load::Bundle(bundle));
+                    continue;
                 }
-                None => for_each_run(
-                    records,
-                    |frame| decide(frame, frame.len()),
-                    |verdict, run| {
-                        flow = pass(verdict, Load::Run(run));
-                        flow
-                    },
-                ),
+                bundle => bundle.map(|bundle| bundle.segmented()),
             };
+            let records = cut.as_deref().unwrap_or(records);
+            let each = |frame: &[u8]| decide(frame, frame.len());
+            let octets = for_each_run(records, each, |verdict, run| {
+                flow = pass(verdict, Load::Run(run));
+                flow
+            });
+            rest.extend_from_slice(&records[octets..]);
         }
+        rest.extend_from_slice(&batch.finished(relayed..end));
         if let Some(port) = ports.slab.get_mut(ingress) {
             port.awaited = awaited;
         }
-        *copies += as_u64(ports.hold(ingress, &batch.finished(relayed..end), now));
+        *copies += as_u64(ports.hold(ingress, &rest, now));
         self.warn_of_conflict(now);
         self.warn_of_loop(now);
     }

@@ -213,6 +213,7 @@ mod tests {
             name: name.into(),
             layer: Layer::Ethernet,
             is_running: true,
+            has_packet_information: false,
             is_up: true,
             master: None,
             mtu: 1400,

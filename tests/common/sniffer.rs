@@ -64,6 +64,13 @@ impl Station for Sniffer {
     }
 }
 
+impl Sniffer {
+    /// Sends a frame if the interface takes it now.
+    pub(crate) fn try_send(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(frame)
+    }
+}
+
 /// Collects the frames that arrive at a station.
 pub(crate) struct Collector {
     done: Arc<AtomicBool>,

@@ -5,6 +5,7 @@
 //! [`Net::settle`] returns. TCP may take a moment, which [`Net::until`] waits for in the poll.
 
 mod arrivals;
+mod bundles;
 mod clients;
 mod datagrams;
 mod drains;

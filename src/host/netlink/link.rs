@@ -30,6 +30,8 @@ pub struct LinkRow {
     pub mac: Option<Mac>,
     /// What made it, when that is software: `bridge`, `tun`, `veth`, ...
     pub kind: Option<String>,
+    /// Has a TAP four more octets in front of each frame? Its own flags do not say so reliably.
+    pub has_packet_information: bool,
 }
 
 /// What a link carries.
@@ -87,9 +89,15 @@ impl LinkRow {
             master: message.number(libc::IFLA_MASTER),
             mtu: message.number(libc::IFLA_MTU).unwrap_or(0),
             mac: message.value(libc::IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()).map(Mac),
-            kind: info.and_then(|info| value(&info, libc::IFLA_INFO_KIND).map(text)),
+            kind: info.as_ref().and_then(|info| value(info, libc::IFLA_INFO_KIND).map(text)),
+            has_packet_information: info.is_some_and(|info| has_packet_information(&info)),
         })
     }
+}
+
+fn has_packet_information(info: &[Attribute]) -> bool {
+    let data = value(info, libc::IFLA_INFO_DATA).and_then(|data| attributes(data).ok());
+    data.is_some_and(|data| value(&data, IFLA_TUN_PI).is_some_and(|value| value != [0]))
 }
 
 // Where the fields of `ifinfomsg` stand.
@@ -103,6 +111,7 @@ const CHANGE: usize = 12;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_TUN_PI: u16 = 4;
 
 /// All links, or the one of that name.
 pub(super) fn question(name: Option<&str>) -> Message {

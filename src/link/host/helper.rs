@@ -2,18 +2,17 @@
 //! `/etc/qemu/bridge.conf` allows to (QEMU `qemu-bridge-helper.c`).
 
 use std::fs::{File, metadata};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::geteuid;
 
 use super::TapLink;
@@ -30,11 +29,11 @@ const PLACES: [&str; 4] = [
     "/usr/local/libexec/qemu-bridge-helper",
 ];
 
-/// How long it may be silent, twice: before it passes a TAP, and until it ends.
+/// How long it may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What it says of itself at the most, in octets.
-const COMPLAINT: u64 = 1000;
+const COMPLAINT: usize = 1000;
 
 const SETUID: u32 = 0o4000;
 
@@ -47,9 +46,7 @@ impl TapLink {
     pub fn by_helper(spec: &HelperBridge) -> Result<(Self, Peer)> {
         find_bridge(&mut Netlink::open()?, &spec.bridge)?;
         let helper = find(spec.helper.as_deref())?;
-        let tap = run(&helper, spec)?;
-        let (name, _) = sys::tap_interface(&tap).context("what the helper passed is no TAP")?;
-        Ok((Self::new(File::from(tap), true, None)?, Peer::Interface { name, note: None }))
+        Self::passed(File::from(run(&helper, spec)?)).context("what the helper passed")
     }
 }
 
@@ -67,12 +64,10 @@ fn find(named: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn run(helper: &Path, spec: &HelperBridge) -> Result<OwnedFd> {
-    let (mut ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(LIMIT))?;
+    let (ours, theirs) = UnixStream::pair()?;
     // The helper is to inherit it.
     fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    // A file takes whatever it says, and nobody has to read it meanwhile.
-    let mut said = File::from(memfd_create("complaint", MFdFlags::MFD_CLOEXEC)?);
+    let (stderr, their_stderr) = UnixStream::pair()?;
     let mut command = Command::new(helper);
     if spec.offload {
         command.arg("--use-vnet");
@@ -82,38 +77,46 @@ fn run(helper: &Path, spec: &HelperBridge) -> Result<OwnedFd> {
         // Whoever may start qhub as root may not start anything as root.
         command.uid(user.uid).gid(user.gid);
     }
-    let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
-    let mut child = streams.spawn().with_context(|| format!("run {}", helper.display()))?;
-    drop(theirs);
-    let passed = sys::receive_descriptors(&ours);
-    if passed.is_ok() {
-        // Its end closes when it ends; what else it writes is nothing to us.
-        let _ = io::copy(&mut ours.by_ref().take(COMPLAINT), &mut io::sink());
-    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(OwnedFd::from(their_stderr));
+    let shown = helper.display();
+    let mut child = command.spawn().with_context(|| format!("run {shown}"))?;
+    // What is open in it now is open in nobody else.
+    drop((command, theirs));
+    let said = last_words(stderr);
     // One that has ended keeps its status.
     child.kill()?;
     let status = child.wait()?;
-    let mut complaint = Vec::new();
-    said.rewind()?;
-    said.take(COMPLAINT).read_to_end(&mut complaint)?;
-    let complaint = String::from_utf8_lossy(&complaint);
-    let shown = helper.display();
-    match passed {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            bail!("{shown} passed nothing for {} s", LIMIT.as_secs())
-        }
-        passed => {
-            let mut passed = passed?;
-            let Some(tap) = passed.pop().filter(|_| status.success()) else {
-                let complaint = complaint.trim();
-                let said = if complaint.is_empty() { status.to_string() } else { complaint.to_owned() };
-                let advice = advice(complaint, helper, spec.bridge.as_ref());
-                return Err(anyhow!("{shown} refused ({said}); {advice}"));
-            };
-            if !passed.is_empty() {
-                bail!("{shown} passed more than one descriptor");
-            }
-            Ok(tap)
+    let complaint = said.with_context(|| format!("{shown} has not ended after {} s", LIMIT.as_secs()))?;
+    ours.set_nonblocking(true)?;
+    let mut passed = sys::receive_descriptors(&ours).unwrap_or_default();
+    let Some(tap) = passed.pop().filter(|_| status.success()) else {
+        let said = if complaint.is_empty() { status.to_string() } else { complaint.clone() };
+        bail!("{shown} refused ({said}); {}", advice(&complaint, helper, spec.bridge.as_ref()));
+    };
+    if !passed.is_empty() {
+        bail!("{shown} passed more than one descriptor");
+    }
+    Ok(tap)
+}
+
+/// What a helper says before it ends, which closes its end of `stderr`.
+///
+/// # Errors
+///
+/// When it does not end in time.
+#[expect(clippy::disallowed_methods, reason = "before the loop there is nobody to hand the time down")]
+fn last_words(mut stderr: UnixStream) -> io::Result<String> {
+    let deadline = Instant::now() + LIMIT;
+    let (mut said, mut some) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stderr.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match stderr.read(&mut some) {
+            Ok(0) => return Ok(String::from_utf8_lossy(&said).trim().to_owned()),
+            _ if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(octets) => said.extend_from_slice(&some[..octets.min(COMPLAINT - said.len().min(COMPLAINT))]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }

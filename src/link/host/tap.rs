@@ -20,7 +20,7 @@ use super::receive::receive;
 use super::transmit::{HEADER_MAX, Transmit, deleted, down};
 use crate::batch::{Bundle, FrameBatch, Run, Taken};
 use crate::discard::DiscardReason;
-use crate::host::netlink::{LinkRow, Watch};
+use crate::host::netlink::{LinkRow, Netlink, Watch};
 use crate::link::{Link, Peer, Received, SendError, sys};
 
 /// What we do ourselves with what a TAP gives: checksums, and segments of TCP.
@@ -48,8 +48,8 @@ impl TapLink {
         if flags & libc::IFF_TAP == 0 {
             bail!("it is a TUN, which carries no Ethernet; make it with 'ip tuntap add ... mode tap'");
         }
-        if flags & libc::IFF_NO_PI == 0 {
-            bail!("it has packet information in front of each frame; open it with IFF_NO_PI");
+        if flags & libc::IFF_DETACH_QUEUE != 0 {
+            bail!("it is a queue of a TAP that is detached; attach it (TUNSETQUEUE)");
         }
         let has_header = flags & libc::IFF_VNET_HDR != 0;
         let header_len = if has_header { sys::tap_header_len(&file)? } else { 0 };
@@ -76,9 +76,24 @@ impl TapLink {
     ///
     /// When it is one that can't be used.
     pub fn inherited(fd: &OwnedFd) -> Result<Option<(Self, Peer)>> {
-        let Ok((name, _)) = sys::tap_interface(fd) else { return Ok(None) };
-        let link = Self::new(File::from(fd.try_clone()?), true, None)?;
-        Ok(Some((link, Peer::Interface { name, note: None })))
+        if sys::tap_interface(fd).is_err() {
+            return Ok(None);
+        }
+        Self::passed(File::from(fd.try_clone()?)).map(Some)
+    }
+
+    /// A link to a TAP that somebody else has opened.
+    ///
+    /// # Errors
+    ///
+    /// When it is one that can't be used.
+    pub(super) fn passed(file: File) -> Result<(Self, Peer)> {
+        let (name, _) = sys::tap_interface(&file).context("it is no TAP")?;
+        // It may be in another namespace.
+        if Netlink::open()?.link(&name)?.is_some_and(|row| row.has_packet_information) {
+            bail!("it has packet information in front of each frame; open it with IFF_NO_PI");
+        }
+        Ok((Self::new(file, true, None)?, Peer::Interface { name, note: None }))
     }
 
     /// Files to be polled beside its own.
@@ -94,6 +109,11 @@ fn receive_one(file: &File, header_len: usize, batch: &mut FrameBatch) -> io::Re
     let mut parts = [IoSliceMut::new(&mut header[..header_len]), IoSliceMut::new(room)];
     let octets = match readv(file, &mut parts).map_err(io::Error::from) {
         Err(error) if error.raw_os_error() == Some(libc::EBADFD) => return Err(deleted()),
+        // What was left to be done, this header can't say.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            batch.lose(DiscardReason::BadOffload, 1);
+            return Ok(());
+        }
         read => read?.saturating_sub(header_len),
     };
     if octets > stream::MAX_FRAME {

@@ -31,10 +31,10 @@ pub(super) struct Transmit {
 impl Transmit {
     /// Sends from the start of `run`, until the system has no room.
     pub(super) fn send(self, interface: impl AsFd, run: Run<'_>) -> Result<Taken, SendError> {
-        let mut taken = Taken::default();
+        let (mut taken, mut alone) = (Taken::default(), 0);
         while taken.frames < run.frames {
             let rest = run.split(taken).1;
-            match self.send_first(&interface, rest) {
+            match self.send_first(&interface, rest, &mut alone) {
                 Ok(more) => {
                     taken = Taken { octets: taken.octets + more.octets, frames: taken.frames + more.frames }
                 }
@@ -54,12 +54,14 @@ impl Transmit {
             && self.write(interface, &gso.header(), &[frame]).is_ok()
     }
 
-    /// Sends the first frame, and those behind it that can be joined with it.
-    fn send_first(self, interface: impl AsFd, run: Run<'_>) -> io::Result<Taken> {
+    /// Sends the first frame, and those behind it that can be joined with it; not the next `alone` frames,
+    /// which could not be sent together.
+    fn send_first(self, interface: impl AsFd, run: Run<'_>, alone: &mut usize) -> io::Result<Taken> {
         let first = run.first();
         let frame = run.records.get(PREFIX_LEN..first.octets).unwrap_or_default();
         if self.header_len > 0
             && run.frames > 1
+            && *alone == 0
             && frame.len() <= self.longest_part
             && let Some(joined) = gro::coalesce(run.records)
         {
@@ -67,9 +69,10 @@ impl Transmit {
                 Ok(()) => return Ok(Taken { octets: joined.octets(), frames: joined.frames() }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 // What is wrong with all together may not be wrong with one.
-                Err(_) => {}
+                Err(_) => *alone = joined.frames(),
             }
         }
+        *alone = alone.saturating_sub(1);
         self.write(interface, &VnetHeader::default(), &[frame])?;
         Ok(first)
     }
