@@ -106,6 +106,11 @@ pub(crate) fn tap_interface(tap: impl AsFd) -> io::Result<(String, c_int)> {
     Ok((name_of(&request), c_int::from(flags)))
 }
 
+/// Does `tap` stay when it is closed?
+pub(crate) fn is_tap_persistent(tap: impl AsFd) -> io::Result<bool> {
+    Ok(tap_interface(tap)?.1 & libc::IFF_PERSIST != 0)
+}
+
 /// Says what the reader of `tap` does itself with what it gets (`TUN_F_*`): nothing, for 0.
 pub(crate) fn set_tap_offload(tap: impl AsFd, features: c_uint) -> io::Result<()> {
     // SAFETY: this request takes a number.

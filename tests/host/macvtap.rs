@@ -30,8 +30,9 @@ fn frames_pass(wire: &mut Wire, own: [u8; 6], there: &mut Sniffer) {
     let sent = frame(BROADCAST, own, 60, 1);
     wire.send(&sent);
     there.receive_if("a frame from the hub", |frame| *frame == sent);
-    for length in [60, 1514] {
-        let sent = frame(own, mac(2), length, 2);
+    // For a group that only the guest has joined, too.
+    for (to, length) in [(own, 60), (own, 1514), ([0x33, 0x33, 0xff, 1, 2, 3], 86)] {
+        let sent = frame(to, mac(2), length, 2);
         there.send(&sent);
         assert_eq!(wire.receive_if("a frame from the cable", |frame| frame[6..12] == mac(2)), sent);
     }
@@ -65,12 +66,15 @@ fn one_of_our_own_has_an_address_and_leaves_nothing_behind() {
     let ([home, far], runtime) = (cabled(), folder());
     let before = home.sh("ip -o link");
     let mut there = Sniffer::new(&far, "w");
+    let mut told = None;
     for end in [Signal::SIGTERM, Signal::SIGKILL] {
         let mut hub = home.within(|| Daemon::start(runtime.path(), &["macvtap:v"]));
         let device = device(&hub);
         assert!(device.exists());
         assert_eq!(home.sh("ip -o link"), before, "it shows");
         frames_pass(&mut hub.connect(), told_mac(&hub), &mut there);
+        let mac = told_mac(&hub);
+        assert_eq!(*told.get_or_insert(mac), mac, "it is another one at every start");
         home.pings("", "10.9.0.2");
         hub.signal(end);
         hub.exit();

@@ -94,8 +94,10 @@ fn a_tap_on_a_bridge_leaves_the_bridge_as_it_was() {
     home.ip("link add br0 type bridge");
     home.ip("link set v master br0");
     home.ip("link set br0 up");
+    home.ip("link set v mtu 9000");
     let before = home.link("br0").0;
     assert_eq!(before, "fa:ff:ff:ff:ff:ff");
+    assert!(home.link("br0").1.contains(" mtu 9000 "));
 
     let script = privately(&naming(&[("one", &one)]));
     let args = ["tap:,bridge=br0", "tap:one,netns=one,addr=10.9.0.1/24"];
@@ -103,6 +105,7 @@ fn a_tap_on_a_bridge_leaves_the_bridge_as_it_was() {
     let (address, row) = home.link("tap0");
     assert!(address.starts_with("fe:") && row.contains(" master br0 "), "{row}");
     assert_eq!(home.link("br0").0, before, "the bridge took another address");
+    assert!(home.link("br0").1.contains(" mtu 9000 "), "the bridge took another MTU");
     one.pings("", "10.9.0.2");
     far.pings("", "10.9.0.1");
     hub.stop();
@@ -187,4 +190,21 @@ fn a_tap_that_a_user_owns_needs_no_root() {
         );
         assert!(line.contains(words), "{line}");
     }
+}
+
+#[test]
+fn one_that_stays_belongs_to_who_the_hub_became() {
+    if !have_stacks() {
+        return;
+    }
+    let (home, runtime) = (Namespace::quiet(), folder());
+    home.ip("tuntap add others mode tap user root");
+    chown(runtime.path(), Some(NOBODY.into()), Some(NOBODY.into())).expect("root may");
+    let args = ["--user", "nobody", "tap:kept,persist=on", "tap:others,persist=on"];
+    home.within(|| Daemon::start(runtime.path(), &args)).stop();
+
+    let script = privately_as(AS_NOBODY, OPEN_TUN);
+    home.within(|| Daemon::start_by(runtime.path(), &script, &["tap:kept"])).stop();
+    let line = home.within(|| refusal_by(runtime.path(), &script, &["tap:others"]));
+    assert!(line.contains("others belongs to another user"), "{line}");
 }

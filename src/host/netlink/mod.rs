@@ -91,13 +91,13 @@ impl Netlink {
         self.tell(&link::with_flags(index, libc::IFF_UP), 0)
     }
 
-    /// Brings a link up that is to hear every group, though nobody here has joined any.
+    /// Lets a link hear every group, though nobody here has joined any.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn set_up_for_all_groups(&mut self, index: u32) -> io::Result<()> {
-        self.tell(&link::with_flags(index, libc::IFF_UP | libc::IFF_ALLMULTI), 0)
+    pub fn set_all_groups(&mut self, index: u32) -> io::Result<()> {
+        self.tell(&link::with_flags(index, libc::IFF_ALLMULTI), 0)
     }
 
     /// Sets the longest packet of a link.

@@ -74,7 +74,7 @@ fn run(helper: &Path, spec: &HelperBridge) -> Result<OwnedFd> {
     }
     command.arg(format!("--br={}", spec.bridge)).arg(format!("--fd={}", theirs.as_raw_fd()));
     if let (Some(user), Some(_)) = (spec.user, &spec.helper) {
-        // Whoever may start qhub as root may not start anything as root.
+        // Root was given for qhub, not for whatever is named here.
         command.uid(user.uid).gid(user.gid);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(OwnedFd::from(their_stderr));
@@ -84,7 +84,7 @@ fn run(helper: &Path, spec: &HelperBridge) -> Result<OwnedFd> {
     drop((command, theirs));
     let said = last_words(stderr);
     // One that has ended keeps its status.
-    child.kill()?;
+    let _ = child.kill();
     let status = child.wait()?;
     let complaint = said.with_context(|| format!("{shown} has not ended after {} s", LIMIT.as_secs()))?;
     ours.set_nonblocking(true)?;

@@ -48,7 +48,13 @@ fn open(path: &Path, offload: bool) -> io::Result<(TapLink, String)> {
     let (name, _) = sys::tap_interface(&device)?;
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | if offload { libc::IFF_VNET_HDR } else { 0 };
     sys::attach_tap(&device, "", flags)?;
-    let link = TapLink::new(device, true, Some(Watch::open(&name)?)).map_err(io::Error::other)?;
+    let watch = Watch::open(&name)?;
+    if let Some(row) = watch.row() {
+        // Only the guests know their groups. Without the right to it, whoever made it has to see to that.
+        let mut netlink = Netlink::open()?;
+        let _ = netlink.set_all_groups(row.index).and_then(|()| netlink.set_up(row.index));
+    }
+    let link = TapLink::new(device, true, Some(watch)).map_err(io::Error::other)?;
     Ok((link, name))
 }
 
@@ -88,7 +94,7 @@ fn make(lower: &InterfaceName, mode: MacvtapMode, mac: Option<Mac>, offload: boo
         let mut here = Netlink::open()?;
         // This namespace is to say nothing of its own by it.
         Setting::new(format!("ipv6/conf/{name}/disable_ipv6"), "1").write()?;
-        here.set_up_for_all_groups(number).context("bring the macvtap up")?;
+        here.set_up(number).context("bring the macvtap up")?;
         let made = here.link(&name)?.context("the macvtap is gone again")?;
         let device = format!("/dev/tap{number}");
         let (link, opened) = open(Path::new(&device), offload).with_context(|| {

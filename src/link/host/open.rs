@@ -29,11 +29,13 @@ impl TapLink {
             let flags = libc::IFF_TAP | libc::IFF_NO_PI | if tap.offload { libc::IFF_VNET_HDR } else { 0 };
             let name =
                 sys::attach_tap(&device, &tap.name, flags).map_err(|error| explain(error, &tap.name))?;
-            let keep = tap.is_persistent.then(|| device.try_clone()).transpose()?;
+            // One that stays already has the owner that it has.
+            let is_to_stay = tap.is_persistent && !sys::is_tap_persistent(&device)?;
+            let keep = is_to_stay.then(|| device.try_clone()).transpose()?;
             let is_shared = settle(&name, tap)?;
             let link = Self::new(device, is_shared, None)?;
             if let Some(device) = keep {
-                // Last of all: one that failed is to leave nothing behind.
+                // Last of all: one that we made and that failed is to leave nothing behind.
                 let owner = tap.owner.map_or_else(|| geteuid().as_raw(), |owner| owner.uid);
                 sys::keep_tap(device, owner).context("make it persistent")?;
             }
