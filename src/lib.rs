@@ -1,5 +1,5 @@
 //! qhub joins virtual machines into one Ethernet segment: an unprivileged hub or learning switch
-//! for what QEMU speaks.
+//! for what QEMU speaks, and for the host's own network.
 //!
 //! # A frame's journey
 //!
@@ -18,6 +18,8 @@
 //!   What arrives at the last takes the same way, as if the port of its sender had received it.
 //! * The [`batch`] is one arena in the layout of a QEMU stream; runs of frames that leave together
 //!   go out of it in one write, without a copy.
+//! * What a host leaves to its card to cut up stays in one piece, a *bundle*, from interface to interface,
+//!   and is cut up once for everybody else. A queue holds no bundles.
 //! * The [`bridge`] is pure: a frame and the time come in, a verdict goes out.
 //! * A [`port`] is a link with what is known of its readiness, an egress queue, and counters.
 //! * [`hub`] is where they meet. It alone reads the clock and hands the time down.

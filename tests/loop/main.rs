@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod bundles;
+mod card;
 mod clients;
 mod datagrams;
 mod drains;
