@@ -4,6 +4,7 @@
 mod common;
 
 mod bridges {
+    mod changed;
     mod interrupted;
     mod netlink;
     mod private;

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 /// A setting and its value.
@@ -41,14 +42,17 @@ impl Setting {
     ///
     /// The kernel's.
     pub fn write(&self) -> io::Result<()> {
-        match Self::read(&self.path)? {
-            Some(found) if found != *self => {
-                let path = &self.path;
-                let explained = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
-                fs::write(file(path), &self.value).map_err(explained)
-            }
-            _ => Ok(()),
+        let path = &self.path;
+        match Self::read(path) {
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) if found == *self => return Ok(()),
+            Ok(Some(_)) => {}
+            // A stable_secret can't be read before it has been written.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {}
+            Err(error) => return Err(error),
         }
+        let explained = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+        fs::write(file(path), &self.value).map_err(explained)
     }
 }
 
@@ -60,10 +64,13 @@ pub fn names(folder: &str) -> Vec<String> {
     names
 }
 
-/// The settings of one interface in `folder`, as far as they can be read and written.
+/// The settings of one interface in `folder`, as far as they can be read and written, in an order to write them in.
 pub fn of_interface(folder: &str, interface: &str) -> Vec<Setting> {
     let folder = format!("{folder}/{interface}");
-    let paths = names(&folder).into_iter().map(|name| format!("{folder}/{name}"));
+    let mut names = names(&folder);
+    // Without it the kernel refuses an addr_gen_mode that needs it, and with it sets one.
+    names.sort_by_key(|name| name != "stable_secret");
+    let paths = names.into_iter().map(|name| format!("{folder}/{name}"));
     paths
         .filter(|path| fs::metadata(file(path)).is_ok_and(|found| found.permissions().mode() & 0o200 != 0))
         .filter_map(|path| Setting::read(&path).ok().flatten())

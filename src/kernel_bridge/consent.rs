@@ -24,6 +24,8 @@ pub(super) struct Question<'a> {
     pub(super) bridge: &'a BridgeName,
     pub(super) takeover: &'a Takeover,
     pub(super) direction: Direction,
+    /// Addresses where they come from that do not go along.
+    pub(super) staying: Vec<Address>,
     /// The local address of the session.
     pub(super) session: Option<IpAddr>,
 }
@@ -63,9 +65,18 @@ impl Question<'_> {
             }
             addresses => format!("this moves {} from {from} to {to}", List(addresses)),
         };
+        // Writing to a string does not fail.
         if let Some(session) = self.session.filter(|session| has(addresses, *session)) {
-            // Writing to a string does not fail.
             let _ = write!(text, "; your SSH session comes in by {session}");
+        }
+        if let Some(session) = self.session.filter(|session| has(&self.staying, *session)) {
+            let _ = write!(
+                text,
+                "; your SSH session comes in by {session}, which does not move: it will be cut off"
+            );
+        }
+        if self.staying.iter().any(Address::is_temporary) {
+            let _ = write!(text, "; connections from the temporary IPv6 addresses of {from} end");
         }
         text
     }
@@ -119,7 +130,9 @@ mod tests {
             uptime: 0,
         };
         let bridge = "br0".parse().unwrap();
-        Question { bridge: &bridge, takeover: &takeover, direction, session: session.parse().ok() }.text()
+        let staying = vec![Address::new(2, "fe80::5".parse().unwrap(), 64)];
+        let session = session.parse().ok();
+        Question { bridge: &bridge, takeover: &takeover, direction, staying, session }.text()
     }
 
     #[test]
@@ -134,6 +147,11 @@ mod tests {
             "this moves 10.0.0.5/24 from br0 to eth0; your SSH session comes in by 10.0.0.5"
         );
         assert_eq!(text(there, &["10.0.0.5"], "10.0.0.6"), "this moves 10.0.0.5/24 from eth0 to br0");
+        assert_eq!(
+            text(there, &["10.0.0.5"], "fe80::5"),
+            "this moves 10.0.0.5/24 from eth0 to br0; your SSH session comes in by fe80::5, which does not move: it will be cut off"
+        );
+        assert_eq!(text(there, &["10.0.0.5"], "fe80::6"), "this moves 10.0.0.5/24 from eth0 to br0");
     }
 
     #[test]

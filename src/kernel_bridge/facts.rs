@@ -26,7 +26,7 @@ pub(super) struct Facts {
     pub(super) interface: Option<Interface>,
     /// The settings that forwarding changes.
     pub(super) forwarding: Vec<Setting>,
-    /// Is there a table of nft with the name of the bridge's? `None` if none is asked for.
+    /// Is there a table of nft with the name of the bridge's? `None` if there can't be or need be one.
     pub(super) has_table: Option<bool>,
     /// For a bridge that has no interface to take it from.
     pub(super) mac: Mac,
@@ -52,14 +52,23 @@ impl Facts {
         let links = netlink.links().context("list the links")?;
         let (interface, has_table) = match &request.reach {
             Reach::Lan(name) => (Interface::find(name, &mut netlink)?, None),
-            Reach::Nat(_) => (None, Some(Nft::find()?.has_table(&request.name)?)),
-            Reach::Host(_) => (None, None),
+            Reach::Nat(_) => {
+                let nft = Nft::find().context(
+                    "NAT needs the program nft, which is not installed; install the package nftables, or give --no-nat",
+                )?;
+                (None, Some(nft.has_table(&request.name)?))
+            }
+            Reach::Host(_) => (None, Nft::find().and_then(|nft| nft.has_table(&request.name).ok())),
         };
         Ok(Self {
             links,
             addresses: netlink.addresses(None).context("list the addresses")?,
             routes: netlink.routes(None).context("list the routes")?,
-            journals: store.journals()?,
+            journals: store
+                .journal(&request.name)?
+                .into_iter()
+                .chain(store.others(&request.name)?.readable)
+                .collect(),
             interface,
             forwarding: forwarding_settings().context("read how packets are forwarded")?,
             has_table,

@@ -6,13 +6,15 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use hub_protocol::mac::Mac;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 use super::request::BridgeName;
 use super::step::{Family, Step, Takeover};
+use crate::host::netlink::LinkRow;
 use crate::instance::make_private;
 use crate::link::sys::namespace_cookie;
 
@@ -23,7 +25,19 @@ const HOME: [&str; 2] = ["/run/qhub", "/run/qhub/bridge"];
 pub(super) struct Journal {
     pub(super) bridge: BridgeName,
     pub(super) state: State,
+    /// The number of the bridge, by which it is known whatever it is called; `None` before all steps are done.
+    #[serde(default)]
+    pub(super) index: Option<u32>,
     pub(super) steps: Vec<Step>,
+}
+
+/// What journals there are.
+#[derive(Debug, Default)]
+pub(super) struct Journals {
+    /// By the names of their bridges.
+    pub(super) readable: Vec<Journal>,
+    /// Why the others can't be read.
+    pub(super) unreadable: Vec<Error>,
 }
 
 /// How far a bridge is.
@@ -41,6 +55,18 @@ impl Journal {
     /// Does it need the host to forward such packets?
     pub(super) fn forwards(&self, wanted: Family) -> bool {
         self.steps.iter().filter_map(Step::forwarding).any(|forwarding| forwarding.family == wanted)
+    }
+
+    /// Is this its bridge, and not one that somebody else gave the name to?
+    pub(super) fn is_bridge(&self, link: &LinkRow) -> bool {
+        let is_made = || link.name == self.bridge.as_str() && link.mac.is_some() && link.mac == self.mac();
+        link.kind.as_deref() == Some("bridge") && self.index.map_or_else(is_made, |index| link.index == index)
+    }
+
+    /// The MAC address of its bridge.
+    pub(super) fn mac(&self) -> Option<Mac> {
+        let of_step = |step: &Step| if let Step::Bridge { mac, .. } = step { Some(Mac(*mac)) } else { None };
+        self.steps.iter().find_map(of_step)
     }
 
     /// What it takes from an interface.
@@ -86,14 +112,36 @@ impl Store {
         Ok(store)
     }
 
-    /// All journals, by the names of their bridges.
-    pub(super) fn journals(&self) -> Result<Vec<Journal>> {
+    /// The journal of a bridge, if there is one.
+    pub(super) fn journal(&self, bridge: &BridgeName) -> Result<Option<Journal>> {
+        read(&self.path(bridge))
+    }
+
+    /// All journals but that of this bridge.
+    pub(super) fn others(&self, bridge: &BridgeName) -> Result<Journals> {
+        self.journals_but(Some(&self.path(bridge)))
+    }
+
+    /// All journals.
+    pub(super) fn journals(&self) -> Result<Journals> {
+        self.journals_but(None)
+    }
+
+    fn journals_but(&self, left_out: Option<&Path>) -> Result<Journals> {
         let shown = self.folder.display();
         let entries = fs::read_dir(&self.folder).with_context(|| format!("read {shown}"))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths.retain(|path| left_out != Some(path));
         paths.sort();
-        paths.iter().map(|path| read(path)).collect()
+        let mut journals = Journals::default();
+        for path in paths {
+            match read(&path) {
+                Ok(journal) => journals.readable.extend(journal),
+                Err(error) => journals.unreadable.push(error),
+            }
+        }
+        Ok(journals)
     }
 
     /// Writes a journal, in one piece or not at all, and to the disk.
@@ -109,7 +157,12 @@ impl Store {
             File::open(&self.folder)?.sync_all()?;
             Ok(())
         };
-        write().with_context(|| format!("write {}", path.display()))
+        write()
+            .inspect_err(|_| {
+                // What is left of it would fill a full disk for good.
+                let _ = fs::remove_file(&aside);
+            })
+            .with_context(|| format!("write {}", path.display()))
     }
 
     /// Removes the journal of a bridge.
@@ -129,9 +182,13 @@ impl Store {
     }
 }
 
-fn read(path: &Path) -> Result<Journal> {
-    let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| {
+/// `None` if there is none, or no longer.
+fn read(path: &Path) -> Result<Option<Journal>> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("read {}", path.display()))?,
+    };
+    serde_json::from_slice(&text).map(Some).with_context(|| {
         format!(
             "{} is no journal of this version of qhub; take the bridge down with the one that made it",
             path.display()

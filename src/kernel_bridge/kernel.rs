@@ -2,13 +2,13 @@
 
 use std::io;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use hub_protocol::mac::Mac;
 use nix::libc;
 
 use super::facts::uptime;
+use super::journal::Journal;
 use super::nft::Nft;
-use super::request::BridgeName;
 use super::run::Executor;
 use super::step::{Family, Forwarding, Step};
 use super::takeover::{give_back, take_over};
@@ -17,33 +17,34 @@ use crate::host::netlink::{Address, LinkRow, Netlink, errno};
 use crate::host::sysctl::Setting;
 
 /// The network namespace of this thread.
-pub(super) struct Kernel<'a> {
+pub(super) struct Kernel {
     pub(super) netlink: Netlink,
-    pub(super) bridge: &'a BridgeName,
+    /// That of the bridge, with its number from when it is made.
+    pub(super) journal: Journal,
     /// The kinds of packets that other bridges of qhub's have the host forward.
     pub(super) forwarded_by_others: Vec<Family>,
 }
 
-impl<'a> Kernel<'a> {
-    pub(super) fn open(bridge: &'a BridgeName, forwarded_by_others: Vec<Family>) -> Result<Self> {
+impl Kernel {
+    pub(super) fn open(journal: Journal, forwarded_by_others: Vec<Family>) -> Result<Self> {
         let netlink = Netlink::open().context("ask the kernel by netlink")?;
-        Ok(Self { netlink, bridge, forwarded_by_others })
+        Ok(Self { netlink, journal, forwarded_by_others })
     }
 
     fn bridge(&mut self) -> Result<LinkRow> {
-        self.find_bridge()?.with_context(|| format!("the bridge {} is gone", self.bridge))
+        self.find_bridge()?.with_context(|| format!("the bridge {} is gone", self.journal.bridge))
     }
 
-    /// `None` also for a link of another kind that somebody gave the name to.
     fn find_bridge(&mut self) -> Result<Option<LinkRow>> {
-        let found = self.netlink.link(self.bridge.as_str())?;
-        Ok(found.filter(|link| link.kind.as_deref() == Some("bridge")))
+        let links = self.netlink.links()?;
+        Ok(links.into_iter().find(|link| self.journal.is_bridge(link)))
     }
 
     fn make(&mut self, mac: Mac, mtu: Option<u32>) -> Result<()> {
-        self.netlink.add_bridge(self.bridge.as_str(), Some(mac))?;
+        self.netlink.add_bridge(self.journal.bridge.as_str(), Some(mac))?;
+        let index = self.bridge()?.index;
+        self.journal.index = Some(index);
         if let Some(mtu) = mtu {
-            let index = self.bridge()?.index;
             self.netlink.set_mtu(index, mtu)?;
         }
         Ok(())
@@ -62,7 +63,15 @@ impl<'a> Kernel<'a> {
     fn enslave(&mut self, interface: &str) -> Result<()> {
         let bridge = self.bridge()?.index;
         let Some(port) = self.netlink.link(interface)? else { bail!("it is gone") };
-        Ok(self.netlink.set_master(port.index, Some(bridge))?)
+        self.netlink.set_master(port.index, Some(bridge)).map_err(|error| {
+            let is_busy = errno(&error) == Some(libc::EBUSY);
+            let error = Error::new(error);
+            if is_busy {
+                error.context("a macvlan or macvtap of it, or another bridge, has it")
+            } else {
+                error
+            }
+        })
     }
 
     fn delete(&mut self) -> Result<()> {
@@ -73,7 +82,7 @@ impl<'a> Kernel<'a> {
     }
 }
 
-impl Executor for Kernel<'_> {
+impl Executor for Kernel {
     fn apply(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Bridge { mac, mtu } => self.make(Mac(*mac), *mtu),
@@ -83,7 +92,8 @@ impl Executor for Kernel<'_> {
                 let index = self.bridge()?.index;
                 Ok(self.netlink.set_up(index)?)
             }
-            Step::Nat(inside) => Nft::find()?.add(self.bridge, inside),
+            Step::Nat(inside) => nft()?.translate(&self.journal.bridge, inside),
+            Step::Isolation => nft()?.isolate(&self.journal.bridge),
             Step::Forwarding(forwarding) => forward(forwarding),
             Step::Port { interface } => self.enslave(interface),
             Step::Takeover(takeover) => {
@@ -98,15 +108,23 @@ impl Executor for Kernel<'_> {
             Step::Bridge { .. } => self.delete(),
             // They go with the bridge, and its ports are free.
             Step::Settings(_) | Step::Addresses(_) | Step::Up | Step::Port { .. } => Ok(()),
-            Step::Nat(_) => Nft::find()?.delete(self.bridge),
+            // Without nft there is no other way to delete what may be left.
+            Step::Nat(_) | Step::Isolation => {
+                Nft::find().map_or(Ok(()), |nft| nft.delete(&self.journal.bridge))
+            }
             Step::Forwarding(forwarding) if self.forwarded_by_others.contains(&forwarding.family) => Ok(()),
             Step::Forwarding(forwarding) => stop_forwarding(forwarding),
             Step::Takeover(takeover) => {
                 let bridge = self.find_bridge()?;
-                give_back(&mut self.netlink, takeover, bridge.as_ref(), uptime()?)
+                let mac = self.journal.mac();
+                give_back(&mut self.netlink, takeover, mac, bridge.as_ref(), uptime()?)
             }
         }
     }
+}
+
+fn nft() -> Result<Nft> {
+    Nft::find().context("the program nft is gone; install the package nftables")
 }
 
 /// Hosts that forward IPv6 do not listen to routers, unless they are told to.

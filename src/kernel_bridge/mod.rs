@@ -38,10 +38,14 @@ use consent::{Direction, Question, session};
 use facts::Facts;
 use journal::{Journal, State, Store};
 use kernel::Kernel;
+use nft::Nft;
 use plan::plan;
 use routers::solicit;
 use run::{Failure, apply_all, undo_all};
-use step::{Family, Takeover};
+use step::{Family, Step, Takeover};
+use takeover::is_gone;
+
+use crate::host::netlink::{Address, Netlink};
 
 pub use request::{BridgeName, Consent, Reach, Request};
 
@@ -58,21 +62,20 @@ pub fn up(request: &Request, consent: Consent) -> Result<()> {
     let _whole = Undisturbed::begin()?;
     store.write(&journal)?;
     let others = forwarded_by_others(&store, name)?;
-    let mut kernel = match Kernel::open(name, others) {
+    let mut kernel = match Kernel::open(journal.clone(), others) {
         Ok(kernel) => kernel,
         Err(error) => return store.remove(name).and(Err(error)),
     };
-    let done = Journal { state: State::Up, ..journal.clone() };
     let result = apply_all(&mut kernel, name, &journal.steps).and_then(|()| {
         store
-            .write(&done)
+            .write(&Journal { state: State::Up, ..kernel.journal.clone() })
             .map_err(|error| Failure { error, left: undo_all(&mut kernel, name, &journal.steps) })
     });
     ask_routers(&mut kernel, &journal);
     match result {
         Ok(()) => {
             // It is up, whether or not anybody reads that.
-            let _ = std::io::stdout().write_all(welcome(request).as_bytes());
+            let _ = std::io::stdout().write_all(welcome(request, &journal).as_bytes());
             Ok(())
         }
         Err(Failure { error, left }) if left.is_empty() => {
@@ -93,8 +96,7 @@ pub fn up(request: &Request, consent: Consent) -> Result<()> {
 pub fn down(name: &BridgeName, consent: Consent) -> Result<()> {
     check_root(&format!("bridge down {name}"))?;
     let store = Store::lock()?;
-    let journals = store.journals()?;
-    let Some(journal) = journals.iter().find(|journal| journal.bridge == *name) else {
+    let Some(journal) = store.journal(name).with_context(|| format!("bridge {name}"))? else {
         bail!("bridge {name}: there is nothing to take down; 'qhub bridge show' tells what there is");
     };
     if let Some(takeover) = journal.takeover() {
@@ -102,15 +104,18 @@ pub fn down(name: &BridgeName, consent: Consent) -> Result<()> {
         answer.with_context(|| format!("bridge {name}"))?;
     }
     let _whole = Undisturbed::begin()?;
-    let mut kernel = Kernel::open(name, forwarded_by_others(&store, name)?)?;
-    store.write(&Journal { state: State::Going, ..journal.clone() })?;
+    let mut kernel = Kernel::open(journal.clone(), forwarded_by_others(&store, name)?)?;
+    // A full disk must not keep the network from being put back; the mark tells others how far that is, no more.
+    let _ = store.write(&Journal { state: State::Going, ..journal.clone() });
     let left = undo_all(&mut kernel, name, &journal.steps);
-    ask_routers(&mut kernel, journal);
-    if left.is_empty() {
-        store.remove(name)
-    } else {
-        Err(anyhow!("bridge {name}: {}", still_to_do(name, &left)))
+    ask_routers(&mut kernel, &journal);
+    if !left.is_empty() {
+        return Err(anyhow!("bridge {name}: {}", still_to_do(name, &left)));
     }
+    store.remove(name)?;
+    // It is down, whether or not anybody reads that.
+    let _ = std::io::stdout().write_all(farewell(&mut kernel, &journal).as_bytes());
+    Ok(())
 }
 
 /// Prints what bridges there are.
@@ -121,7 +126,7 @@ pub fn down(name: &BridgeName, consent: Consent) -> Result<()> {
 pub fn show() -> Result<()> {
     check_root("bridge show")?;
     let journals = Store::open()?.journals()?;
-    let now = show::Now::look(&journals).context("look at the network")?;
+    let now = show::Now::look(&journals.readable).context("look at the network")?;
     Ok(std::io::stdout().write_all(show::show(&journals, &now).as_bytes())?)
 }
 
@@ -145,11 +150,25 @@ fn agreed(request: &Request, store: &Store, consent: Consent) -> Result<Journal>
 }
 
 fn ask(bridge: &BridgeName, takeover: &Takeover, direction: Direction, consent: Consent) -> Result<()> {
-    consent.obtain(&Question { bridge, takeover, direction, session: session() })
+    let from = match direction {
+        Direction::ToBridge => &takeover.interface,
+        Direction::ToInterface => bridge.as_str(),
+    };
+    let staying = staying(from).with_context(|| format!("look at {from}"))?;
+    consent.obtain(&Question { bridge, takeover, direction, staying, session: session() })
+}
+
+/// The addresses of a link that are bound to it.
+fn staying(link: &str) -> std::io::Result<Vec<Address>> {
+    let mut netlink = Netlink::open()?;
+    let Some(link) = netlink.link(link)? else { return Ok(Vec::new()) };
+    let mut addresses = netlink.addresses(Some(link.index))?;
+    addresses.retain(|address| address.is_link_local_v6() || address.is_temporary());
+    Ok(addresses)
 }
 
 /// Asks the routers that the kernel knew of to say who they are, wherever they are heard now.
-fn ask_routers(kernel: &mut Kernel<'_>, journal: &Journal) {
+fn ask_routers(kernel: &mut Kernel, journal: &Journal) {
     if let Some(takeover) = journal.takeover().filter(|takeover| !takeover.learned.is_empty()) {
         for name in [journal.bridge.as_str(), &takeover.interface] {
             if let Ok(Some(link)) = kernel.netlink.link(name) {
@@ -161,9 +180,11 @@ fn ask_routers(kernel: &mut Kernel<'_>, journal: &Journal) {
 }
 
 fn forwarded_by_others(store: &Store, name: &BridgeName) -> Result<Vec<Family>> {
-    let journals = store.journals()?;
-    let needed =
-        |family: &Family| journals.iter().any(|journal| journal.bridge != *name && journal.forwards(*family));
+    let others = store.others(name)?;
+    // What can't be read may need both.
+    let needed = |family: &Family| {
+        !others.unreadable.is_empty() || others.readable.iter().any(|journal| journal.forwards(*family))
+    };
     Ok([Family::V4, Family::V6].into_iter().filter(needed).collect())
 }
 
@@ -177,16 +198,37 @@ fn still_to_do(name: &BridgeName, left: &[Error]) -> String {
 }
 
 /// What the VMs can do now.
-fn welcome(request: &Request) -> String {
+fn welcome(request: &Request, journal: &Journal) -> String {
     let name = &request.name;
     let reach = match &request.reach {
-        Reach::Host(addresses) => format!("VMs on it reach this host at {}", step::List(addresses)),
+        Reach::Host(addresses) => {
+            let is_isolated = journal.steps.iter().any(Step::has_table);
+            let limit = if is_isolated { "" } else { " unless this host forwards" };
+            format!("VMs on it reach this host at {} and nothing else{limit}", step::List(addresses))
+        }
         Reach::Nat(addresses) => {
             format!("VMs on it reach this host, and through it the Internet, at {}", step::List(addresses))
         }
         Reach::Lan(interface) => format!("VMs on it are in the network of {interface}"),
     };
     format!("{name} is up; {reach}. 'qhub bridge down {name}' puts all back.\n")
+}
+
+/// What nobody but the user can put back.
+fn farewell(kernel: &mut Kernel, journal: &Journal) -> String {
+    if let Some(takeover) = journal.takeover()
+        && is_gone(&mut kernel.netlink, takeover, journal.mac()).unwrap_or(false)
+    {
+        let Takeover { interface, .. } = takeover;
+        return format!("{interface} and the bridge are gone, and with them {}\n", takeover.contents());
+    }
+    if journal.steps.iter().any(Step::has_table) && Nft::find().is_none() {
+        let command = nft::delete_command(&journal.bridge);
+        return format!(
+            "the program nft is gone; if the table of the bridge is left, this deletes it: {command}\n"
+        );
+    }
+    String::new()
 }
 
 /// Signals wait while the network is being changed: the session that started this may end by it.

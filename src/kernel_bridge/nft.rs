@@ -1,4 +1,4 @@
-//! NAT by `nft`, in a table of its own for each bridge: nobody else's rules are touched.
+//! NAT and isolation by `nft`, in a table of its own for each bridge: nobody else's rules are touched.
 
 use std::env;
 use std::fmt::Write as _;
@@ -6,25 +6,25 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use super::request::BridgeName;
 use crate::config::Cidr;
+
+/// Where systems have the programs of root.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
 
 /// The program.
 #[derive(Clone, Debug)]
 pub(super) struct Nft(PathBuf);
 
 impl Nft {
-    /// Finds it, also where only root's PATH leads.
-    pub(super) fn find() -> Result<Self> {
+    /// Finds the system's; another one only where that has none.
+    pub(super) fn find() -> Option<Self> {
         let path = env::var_os("PATH").unwrap_or_default();
-        let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-        let found =
-            folders.map(|folder| folder.join("nft")).find(|path| path.is_absolute() && path.is_file());
-        found.map(Self).ok_or_else(|| {
-            anyhow!("NAT needs the program nft, which is not installed; install the package nftables, or give --no-nat")
-        })
+        let folders = FOLDERS.map(PathBuf::from).into_iter().chain(env::split_paths(&path));
+        let mut programs = folders.map(|folder| folder.join("nft"));
+        programs.find(|path| path.is_absolute() && path.is_file()).map(Self)
     }
 
     /// Is there a table for the bridge?
@@ -34,9 +34,14 @@ impl Nft {
         Ok(tables.lines().any(|line| line == wanted))
     }
 
-    /// Makes the table.
-    pub(super) fn add(&self, bridge: &BridgeName, inside: &[Cidr]) -> Result<()> {
-        self.run(&["-f", "-"], &rules(bridge, inside)).map(drop)
+    /// Makes a table that gives what comes from inside the address of what it leaves by.
+    pub(super) fn translate(&self, bridge: &BridgeName, inside: &[Cidr]) -> Result<()> {
+        self.run(&["-f", "-"], &translation(bridge, inside)).map(drop)
+    }
+
+    /// Makes a table that lets nothing pass between the bridge and other links.
+    pub(super) fn isolate(&self, bridge: &BridgeName) -> Result<()> {
+        self.run(&["-f", "-"], &isolation(bridge)).map(drop)
     }
 
     /// Deletes the table, if there is one.
@@ -74,8 +79,7 @@ pub(super) fn table(bridge: &BridgeName) -> String {
     format!("qhub_{bridge}")
 }
 
-/// What comes from inside, and leaves by anything but the bridge, gets the address of what it leaves by.
-fn rules(bridge: &BridgeName, inside: &[Cidr]) -> String {
+fn translation(bridge: &BridgeName, inside: &[Cidr]) -> String {
     let mut rules = String::new();
     for cidr in inside {
         let family = if cidr.ip().is_ipv4() { "ip" } else { "ip6" };
@@ -84,6 +88,21 @@ fn rules(bridge: &BridgeName, inside: &[Cidr]) -> String {
     }
     format!(
         "table inet {} {{\n  chain postrouting {{\n    type nat hook postrouting priority 100; policy accept;\n{rules}  }}\n}}\n",
+        table(bridge)
+    )
+}
+
+/// Frames from port to port pass here as well where br_netfilter has them filtered.
+fn isolation(bridge: &BridgeName) -> String {
+    format!(
+        "table inet {} {{
+  chain forward {{
+    type filter hook forward priority 0; policy accept;
+    iifname \"{bridge}\" oifname != \"{bridge}\" drop
+    iifname != \"{bridge}\" oifname \"{bridge}\" drop
+  }}
+}}
+",
         table(bridge)
     )
 }
@@ -98,10 +117,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn golden_isolation() {
+        assert_eq!(
+            isolation(&"br0".parse().unwrap()),
+            "table inet qhub_br0 {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    iifname \"br0\" oifname != \"br0\" drop
+    iifname != \"br0\" oifname \"br0\" drop
+  }
+}
+"
+        );
+    }
+
+    #[test]
     fn golden_rules() {
         let inside = ["10.55.0.1/24", "fd55::1/64"].map(|cidr| cidr.parse().unwrap());
         assert_eq!(
-            rules(&"br-x.1".parse().unwrap(), &inside),
+            translation(&"br-x.1".parse().unwrap(), &inside),
             "table inet qhub_br-x.1 {
   chain postrouting {
     type nat hook postrouting priority 100; policy accept;

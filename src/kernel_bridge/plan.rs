@@ -18,15 +18,14 @@ pub(super) fn plan(request: &Request, facts: &Facts) -> Result<Journal> {
     let name = &request.name;
     check_name(name, facts)?;
     let steps = match &request.reach {
-        Reach::Host(addresses) => private(name, addresses, facts)?,
+        Reach::Host(addresses) => {
+            check_table(name, facts)?;
+            // It is isolated from the beginning to the end.
+            let isolation = facts.has_table.map(|_| Step::Isolation);
+            isolation.into_iter().chain(private(name, addresses, facts)?).collect()
+        }
         Reach::Nat(addresses) => {
-            if facts.has_table == Some(true) {
-                bail!(
-                    "nft has a table inet {} already; delete it: {}",
-                    nft::table(name),
-                    nft::delete_command(name)
-                );
-            }
+            check_table(name, facts)?;
             let mut steps = private(name, addresses, facts)?;
             // Nothing is to leave with an address that has no meaning outside.
             steps.push(Step::Nat(addresses.clone()));
@@ -35,7 +34,7 @@ pub(super) fn plan(request: &Request, facts: &Facts) -> Result<Journal> {
         }
         Reach::Lan(interface) => public(name, interface, facts)?,
     };
-    Ok(Journal { bridge: name.clone(), state: State::Coming, steps })
+    Ok(Journal { bridge: name.clone(), state: State::Coming, index: None, steps })
 }
 
 fn check_name(name: &BridgeName, facts: &Facts) -> Result<()> {
@@ -51,6 +50,13 @@ fn check_name(name: &BridgeName, facts: &Facts) -> Result<()> {
     }
     if facts.links.iter().any(|link| link.name == name.as_str()) {
         bail!("there is an interface {name} already; choose another name, or delete it: ip link del {name}");
+    }
+    Ok(())
+}
+
+fn check_table(name: &BridgeName, facts: &Facts) -> Result<()> {
+    if facts.has_table == Some(true) {
+        bail!("nft has a table inet {} already; delete it: {}", nft::table(name), nft::delete_command(name));
     }
     Ok(())
 }
@@ -286,8 +292,12 @@ mod tests {
                 of(Family::V6, &["ipv6/conf/all/forwarding"]),
             ]
         );
-        let without = plan(&request(Reach::Host(addresses)), &facts()).unwrap().steps;
-        assert_eq!(without, steps[..4]);
+        let without = |has_table| {
+            let facts = Facts { has_table, ..facts() };
+            plan(&request(Reach::Host(addresses.clone())), &facts).unwrap().steps
+        };
+        assert_eq!(without(Some(false)), [&[Step::Isolation], &steps[..4]].concat());
+        assert_eq!(without(None), steps[..4]);
         let v4_only = plan(&request(Reach::Nat(cidrs(&["10.55.0.1/24"]))), &facts()).unwrap().steps;
         assert_eq!(v4_only.iter().filter_map(Step::forwarding).count(), 1);
     }
@@ -357,7 +367,8 @@ mod tests {
             (State::Coming, "half done"),
             (State::Going, "half done"),
         ] {
-            facts.journals = vec![Journal { bridge: "br0".parse().unwrap(), state, steps: vec![] }];
+            facts.journals =
+                vec![Journal { bridge: "br0".parse().unwrap(), state, index: None, steps: vec![] }];
             assert!(reason(&lan(), &facts).contains(wanted));
         }
     }
@@ -366,11 +377,10 @@ mod tests {
     fn a_table_of_nft_with_its_name_is_somebody_else_s() {
         let taken = Facts { has_table: Some(true), ..facts() };
         let addresses = cidrs(&["10.55.0.1/24"]);
-        assert!(
-            reason(&request(Reach::Nat(addresses.clone())), &taken)
-                .contains("nft delete table inet qhub_br0")
-        );
-        plan(&request(Reach::Host(addresses)), &taken).unwrap();
+        for reach in [Reach::Nat(addresses.clone()), Reach::Host(addresses)] {
+            assert!(reason(&request(reach), &taken).contains("nft delete table inet qhub_br0"));
+        }
+        plan(&lan(), &taken).unwrap();
     }
 
     #[test]

@@ -38,17 +38,25 @@ pub(super) fn apply_all(
     Ok(())
 }
 
-/// Undoes the steps, the last first, and gives what could not be undone: the rest is.
+/// Undoes the steps, the last first, and gives what could not be undone: the rest is. But what a takeover can't give back
+/// stays on the bridge, and so does the bridge.
 pub(super) fn undo_all(executor: &mut dyn Executor, bridge: &BridgeName, steps: &[Step]) -> Vec<Error> {
-    let undone = steps.iter().rev().map(|step| {
-        executor.undo(step).map_err(|error| error.context(format!("undo '{}'", step.describe(bridge))))
-    });
-    undone.filter_map(Result::err).collect()
+    let mut left = Vec::new();
+    for step in steps.iter().rev() {
+        if let Err(error) = executor.undo(step) {
+            left.push(error.context(format!("undo '{}'", step.describe(bridge))));
+            if step.takeover().is_some() {
+                break;
+            }
+        }
+    }
+    left
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel_bridge::step::Takeover;
     use anyhow::bail;
 
     #[derive(Default)]
@@ -69,6 +77,9 @@ mod tests {
         }
 
         fn undo(&mut self, step: &Step) -> Result<()> {
+            if step.takeover().is_some() {
+                bail!("it stays");
+            }
             let Step::Port { interface } = step else { panic!("{step:?}") };
             self.log.push(format!("-{interface}"));
             if self.cannot_undo == Some(interface.parse().unwrap()) {
@@ -111,5 +122,22 @@ mod tests {
         assert_eq!(fake.log, ["+0", "+1", "+2", "-2", "-1", "-0"]);
         let left: Vec<String> = failure.left.iter().map(|error| format!("{error:#}")).collect();
         assert_eq!(left, ["undo 'make 1 a port of br0': stuck"]);
+    }
+
+    #[test]
+    fn what_carries_addresses_that_cannot_be_given_back_stays() {
+        let port = |number: u32| Step::Port { interface: number.to_string() };
+        let takeover = Takeover {
+            interface: "eth0".into(),
+            index: 2,
+            addresses: vec![],
+            routes: vec![],
+            learned: vec![],
+            uptime: 0,
+        };
+        let steps = [port(0), Step::Takeover(takeover), port(2)];
+        let mut fake = Fake::default();
+        let left = undo_all(&mut fake, &"br0".parse().unwrap(), &steps);
+        assert_eq!((fake.log, left.len()), (vec!["-2".to_owned()], 1));
     }
 }

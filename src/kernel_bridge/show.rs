@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::journal::{Journal, State};
+use super::journal::{Journal, Journals, State};
 use super::nft::{self, Nft};
 use super::step::{List, Step};
 use crate::config::Cidr;
@@ -18,7 +18,7 @@ pub(super) struct Now {
     pub(super) addresses: Vec<Address>,
     pub(super) routes: Vec<Route>,
     /// Those with a table of nft.
-    pub(super) translated: Vec<Journal>,
+    pub(super) with_table: Vec<Journal>,
     /// The settings for forwarding that are on.
     pub(super) forwarding: Vec<Setting>,
 }
@@ -29,30 +29,33 @@ impl Now {
         let steps = journals.iter().flat_map(|journal| &journal.steps);
         let forwarding = steps.filter_map(Step::forwarding);
         let forwarding = forwarding.filter_map(|step| Setting::read(step.family.forwarding()).transpose());
-        let has_nat = |journal: &&Journal| journal.steps.iter().any(|step| matches!(step, Step::Nat(_)));
-        let has_table =
-            |journal: &&Journal| Nft::find().is_ok_and(|nft| nft.has_table(&journal.bridge).unwrap_or(false));
+        let wants_table = |journal: &&Journal| journal.steps.iter().any(Step::has_table);
+        let nft = Nft::find();
+        let has_table = |journal: &&Journal| {
+            nft.as_ref().is_some_and(|nft| nft.has_table(&journal.bridge).unwrap_or(false))
+        };
         Ok(Self {
             links: netlink.links()?,
             addresses: netlink.addresses(None)?,
             routes: netlink.routes(None)?,
-            translated: journals.iter().filter(has_nat).filter(has_table).cloned().collect(),
+            with_table: journals.iter().filter(wants_table).filter(has_table).cloned().collect(),
             forwarding: forwarding.collect::<std::io::Result<_>>()?,
         })
     }
 
     fn bridge(&self, journal: &Journal) -> Option<&LinkRow> {
-        let name = journal.bridge.as_str();
-        self.links.iter().find(|link| link.name == name && link.kind.as_deref() == Some("bridge"))
+        self.links.iter().find(|link| journal.is_bridge(link))
     }
 }
 
 /// A paragraph for each bridge.
-pub(super) fn show(journals: &[Journal], now: &Now) -> String {
-    if journals.is_empty() {
+pub(super) fn show(journals: &Journals, now: &Now) -> String {
+    let Journals { readable, unreadable } = journals;
+    if readable.is_empty() && unreadable.is_empty() {
         return "no bridges; 'qhub bridge up' makes one\n".to_owned();
     }
-    journals.iter().map(|journal| paragraph(journal, now)).collect()
+    let unreadable = unreadable.iter().map(|error| format!("{error:#}\n"));
+    readable.iter().map(|journal| paragraph(journal, now)).chain(unreadable).collect()
 }
 
 fn paragraph(journal: &Journal, now: &Now) -> String {
@@ -69,12 +72,14 @@ fn paragraph(journal: &Journal, now: &Now) -> String {
         let ports = now.links.iter().filter(|link| link.master == Some(bridge.index));
         line("ports", or_none(&ports.map(|link| &link.name).collect::<Vec<_>>()));
     }
-    for step in &journal.steps {
-        if let Step::Nat(inside) = step
-            && now.translated.contains(journal)
-        {
+    let table = format!("nft table inet {}", nft::table(name));
+    for step in journal.steps.iter().filter(|_| now.with_table.contains(journal)) {
+        if let Step::Nat(inside) = step {
             let inside: Vec<Cidr> = inside.iter().map(Cidr::network).collect();
-            line("NAT", format!("{} (nft table inet {})", List(&inside), nft::table(name)));
+            line("NAT", format!("{} ({table})", List(&inside)));
+        }
+        if *step == Step::Isolation {
+            line("isolated by", table.clone());
         }
     }
     if journal.state == State::Up {
@@ -112,7 +117,10 @@ fn trouble(step: &Step, journal: &Journal, now: &Now) -> Option<String> {
     };
     let of_bridge = |address: &&Address| address.link() == bridge.index;
     match step {
-        Step::Bridge { .. } | Step::Settings(_) => None,
+        Step::Bridge { .. } => {
+            (bridge.name != name.as_str()).then(|| format!("{name} is called {} now", bridge.name))
+        }
+        Step::Settings(_) => None,
         Step::Up => (!bridge.is_up).then(|| format!("{name} is down")),
         Step::Addresses(wanted) => {
             let has =
@@ -129,7 +137,9 @@ fn trouble(step: &Step, journal: &Journal, now: &Now) -> Option<String> {
             missing(takeover.addresses.iter().filter(|address| !has(address)))
                 .or_else(|| missing(takeover.routes.iter().filter(|route| !has_route(route))))
         }
-        Step::Nat(_) => (!now.translated.contains(journal)).then(|| "the table of nft is gone".to_owned()),
+        Step::Nat(_) | Step::Isolation => {
+            (!now.with_table.contains(journal)).then(|| "the table of nft is gone".to_owned())
+        }
         Step::Forwarding(forwarding) => {
             let path = forwarding.family.forwarding();
             let is_on = now.forwarding.iter().any(|setting| setting.path == path && setting.value != "0");

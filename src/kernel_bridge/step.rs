@@ -23,6 +23,8 @@ pub(super) enum Step {
     Up,
     /// A table of nft that gives the VMs this host's address outside. Is deleted.
     Nat(Vec<Cidr>),
+    /// A table of nft that keeps the VMs to themselves, even if this host forwards. Is deleted.
+    Isolation,
     /// The host passes packets on. Is put back when no other bridge needs it.
     Forwarding(Forwarding),
     /// An interface becomes a port.
@@ -68,6 +70,11 @@ impl Step {
         if let Self::Takeover(takeover) = self { Some(takeover) } else { None }
     }
 
+    /// Does it make a table of nft?
+    pub(super) fn has_table(&self) -> bool {
+        matches!(self, Self::Nat(_) | Self::Isolation)
+    }
+
     /// What is being done, for an error.
     pub(super) fn describe(&self, bridge: &BridgeName) -> String {
         match self {
@@ -78,12 +85,23 @@ impl Step {
             Self::Addresses(addresses) => format!("give {bridge} {}", List(addresses)),
             Self::Up => format!("bring {bridge} up"),
             Self::Nat(_) => "set up NAT by nft".to_owned(),
+            Self::Isolation => format!("isolate {bridge} by nft"),
             Self::Forwarding(Forwarding { family: Family::V4, .. }) => "forward IPv4".to_owned(),
             Self::Forwarding(Forwarding { family: Family::V6, .. }) => "forward IPv6".to_owned(),
             Self::Port { interface } => format!("make {interface} a port of {bridge}"),
             Self::Takeover(takeover) => {
                 format!("move the addresses and routes of {} to {bridge}", takeover.interface)
             }
+        }
+    }
+}
+
+impl Takeover {
+    /// What it is, for an error.
+    pub(super) fn contents(&self) -> String {
+        match self.addresses.as_slice() {
+            [] => format!("its routes ({})", List(&self.routes)),
+            addresses => List(addresses).to_string(),
         }
     }
 }

@@ -7,7 +7,8 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use hub_protocol::mac::Mac;
 use nix::libc;
 
 use super::kernel::ignore;
@@ -27,17 +28,63 @@ pub(super) fn take_over(
     Move { takeover, from: Some(&interface), to: bridge, uptime }.run(netlink)
 }
 
-/// Moves them to the interface, if it is still there; they are the same whether or not the bridge is there.
+/// Moves them to the interface, which had this MAC address; they are the same whether or not the bridge is there.
+/// When something can't be moved, all stays on the bridge.
 pub(super) fn give_back(
     netlink: &mut Netlink,
     takeover: &Takeover,
+    mac: Option<Mac>,
     bridge: Option<&LinkRow>,
     uptime: u32,
 ) -> Result<()> {
-    match netlink.link(&takeover.interface)? {
-        Some(interface) => Move { takeover, from: bridge, to: &interface, uptime }.run(netlink),
-        None => Ok(()),
+    let links = netlink.links()?;
+    let Some(interface) = find(&links, takeover, mac) else {
+        // With both of them gone nothing has what is to be moved.
+        return bridge.map_or(Ok(()), |bridge| Err(stranded(takeover, &bridge.name)));
+    };
+    check(interface, bridge, &links)?;
+    let moved = Move { takeover, from: bridge, to: interface, uptime }.run(netlink);
+    if let (Err(_), Some(bridge)) = (&moved, bridge) {
+        // A port can't use what it has been given. What goes wrong here did so before.
+        let _ = Move { takeover, from: Some(interface), to: bridge, uptime }.run(netlink);
     }
+    moved
+}
+
+/// Is there no interface left to give anything to?
+pub(super) fn is_gone(netlink: &mut Netlink, takeover: &Takeover, mac: Option<Mac>) -> Result<bool> {
+    Ok(find(&netlink.links()?, takeover, mac).is_none())
+}
+
+/// The interface, whatever it is called now, or one that has come in its place.
+fn find<'a>(links: &'a [LinkRow], takeover: &Takeover, mac: Option<Mac>) -> Option<&'a LinkRow> {
+    let is_same = |link: &&LinkRow| link.index == takeover.index && link.mac == mac;
+    let has_name = |link: &&LinkRow| link.name == takeover.interface;
+    links.iter().find(is_same).or_else(|| links.iter().find(has_name))
+}
+
+fn stranded(takeover: &Takeover, bridge: &str) -> Error {
+    anyhow!(
+        "{} is gone, and {bridge} keeps {}; bring it back, or give that up: ip link del {bridge}",
+        takeover.interface,
+        takeover.contents()
+    )
+}
+
+/// Can the interface use what it is to be given?
+fn check(interface: &LinkRow, bridge: Option<&LinkRow>, links: &[LinkRow]) -> Result<()> {
+    let name = &interface.name;
+    if interface.master.is_some() && interface.master != bridge.map(|bridge| bridge.index) {
+        let master = links.iter().find(|link| Some(link.index) == interface.master);
+        let master = master.map_or("another interface", |link| &link.name);
+        bail!(
+            "{name} is a port of {master} now, which qhub did not make; free it: ip link set {name} nomaster"
+        );
+    }
+    if !interface.is_up {
+        bail!("{name} is down; bring it up first: ip link set {name} up");
+    }
+    Ok(())
 }
 
 struct Move<'a> {
@@ -53,20 +100,31 @@ impl Move<'_> {
             Some(from) => netlink.addresses(Some(from.index))?,
             None => Vec::new(),
         };
-        let addresses = self.addresses(&there);
+        let here = netlink.addresses(Some(self.to.index))?;
+        let addresses = self.addresses(&[&there[..], &here].concat());
+        let mut failures = Vec::new();
         for address in in_order(&addresses) {
-            self.add_address(netlink, address).with_context(|| format!("give {} {address}", self.to.name))?;
+            let given = self.add_address(netlink, address);
+            failures.extend(given.with_context(|| format!("give {} {address}", self.to.name)).err());
         }
-        self.move_routes(netlink, &addresses)?;
-        let leaving = in_order(&there).into_iter().rev().filter(|address| !address.is_link_local_v6());
-        for address in leaving {
+        self.move_routes(netlink, &addresses, &mut failures)?;
+        if !failures.is_empty() {
+            let failures: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
+            bail!("{}", failures.join("; "));
+        }
+        for address in in_order(&there).into_iter().rev().filter(|address| self.leaves(address)) {
             ignore(netlink.delete_address(address), &[libc::EADDRNOTAVAIL, libc::ENODEV])
                 .with_context(|| format!("delete {address}"))?;
         }
         Ok(())
     }
 
-    /// The addresses for the new place. How long they live is best known at the old one, where they may have been renewed.
+    /// Has an address no place any more where it was? One that has come there meanwhile is somebody else's.
+    fn leaves(&self, address: &Address) -> bool {
+        address.is_temporary() || self.takeover.addresses.iter().any(|other| other.is_same(address))
+    }
+
+    /// The addresses for the new place. How long they live is best known where they are, as they may have been renewed.
     fn addresses(&self, there: &[Address]) -> Vec<Address> {
         let name = &self.takeover.interface;
         let kept = self.takeover.addresses.iter().filter_map(|address| {
@@ -81,9 +139,11 @@ impl Move<'_> {
     /// Routes for the new place.
     fn routes(&self, routes: &[Route], there: &[Route]) -> Vec<Route> {
         let kept = routes.iter().filter_map(|route| {
-            let index = self.from.map_or(self.takeover.index, |from| from.index);
-            let route_there = route.moved(self.takeover.index, index);
-            match there.iter().find(|other| other.is_same(&route_there)) {
+            let found = self.from.into_iter().chain([self.to]).find_map(|link| {
+                let route = route.moved(self.takeover.index, link.index);
+                there.iter().find(|other| other.is_same(&route))
+            });
+            match found {
                 Some(other) => Some(route.renewed(other)),
                 None => route.aged(self.age()),
             }
@@ -110,12 +170,17 @@ impl Move<'_> {
         Ok(netlink.replace_address(address)?)
     }
 
-    fn move_routes(&self, netlink: &mut Netlink, addresses: &[Address]) -> Result<()> {
-        let there = match self.from {
-            Some(from) => netlink.routes(Some(from.index))?,
-            None => Vec::new(),
-        };
-        let mut routes = self.routes(&self.takeover.routes, &there);
+    fn move_routes(
+        &self,
+        netlink: &mut Netlink,
+        addresses: &[Address],
+        failures: &mut Vec<Error>,
+    ) -> Result<()> {
+        let mut known = netlink.routes(Some(self.to.index))?;
+        if let Some(from) = self.from {
+            known.extend(netlink.routes(Some(from.index))?);
+        }
+        let mut routes = self.routes(&self.takeover.routes, &known);
         // A router has to be known as a neighbour before.
         routes.sort_by_key(Route::has_gateway);
         self.drop_made_routes(netlink, addresses, &routes)?;
@@ -125,13 +190,15 @@ impl Move<'_> {
             let is_here = here.iter().any(|other| other.is_same(route));
             let there = self.from.map(|from| route.moved(self.to.index, from.index));
             let moved = move_route(netlink, (!is_here).then_some(route), there.as_ref());
-            moved.with_context(|| format!("move the route {route}"))?;
+            failures.extend(moved.with_context(|| format!("move the route {route}")).err());
         }
-        for route in self.routes(&self.takeover.learned, &there) {
+        for route in self.routes(&self.takeover.learned, &known) {
             let is_here = here.iter().any(|other| other.is_same(&route));
             let there = self.from.map(|from| route.moved(self.to.index, from.index));
-            let moved = move_route(netlink, (!is_here).then_some(&route.behind()), there.as_ref());
-            moved.with_context(|| format!("move the route {route}"))?;
+            let copy = there.as_ref().map(Route::behind);
+            let moved = move_route(netlink, (!is_here).then_some(&route.behind()), there.as_ref())
+                .and_then(|()| move_route(netlink, None, copy.as_ref()));
+            failures.extend(moved.with_context(|| format!("move the route {route}")).err());
         }
         Ok(())
     }

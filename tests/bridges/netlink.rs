@@ -11,6 +11,7 @@ use qhub::config::MacvtapMode;
 use qhub::host::netlink::{Address, Layer, Netlink, NewMacvtap, Origin, Route, Watch, errno};
 
 use crate::common::net::{Namespace, have_namespaces};
+use crate::common::wait::{LIMIT, wait_for};
 
 /// A client in the namespace, which stays there.
 fn client(namespace: &Namespace) -> Netlink {
@@ -286,7 +287,8 @@ fn what_becomes_of_a_link_is_told() {
     host.ip("link set v0 up");
     assert!(watch.look().is_some_and(|row| row.is_up && !row.is_running), "its cable is not in");
     host.ip("link set v1 up");
-    assert!(watch.look().is_some_and(|row| row.is_running));
+    // A link notices its cable some time later.
+    wait_for("a link to notice its cable", LIMIT, || watch.look()?.is_running.then_some(()));
     host.ip("link set v0 mtu 1400");
     assert!(watch.look().is_some_and(|row| row.mtu == 1400));
     // The end of its place in a bridge is not its end.

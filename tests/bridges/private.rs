@@ -7,14 +7,18 @@ use crate::common::net::Namespace;
 
 /// A host behind the bridge, as a VM would be.
 fn vm_on(lab: &Lab, bridge: &str) -> Namespace {
+    vm_in(lab, bridge, "vm", ("10.55.0", "fd55"))
+}
+
+/// The same with the interface `port` and addresses that begin so.
+fn vm_in(lab: &Lab, bridge: &str, port: &str, prefixes: (&str, &str)) -> Namespace {
     let vm = quick_host();
-    join((&lab.host, "vm"), (&vm, "eth0"));
-    lab.host.ip(&format!("link set vm master {bridge}"));
-    for address in ["10.55.0.2/24", "fd55::2/64"] {
-        vm.ip(&format!("addr add {address} dev eth0"));
-    }
-    vm.ip("route add default via 10.55.0.1");
-    vm.ip("-6 route add default via fd55::1");
+    join((&lab.host, port), (&vm, "eth0"));
+    lab.host.ip(&format!("link set {port} master {bridge}"));
+    vm.ip(&format!("addr add {}.2/24 dev eth0", prefixes.0));
+    vm.ip(&format!("addr add {}::2/64 dev eth0", prefixes.1));
+    vm.ip(&format!("route add default via {}.1", prefixes.0));
+    vm.ip(&format!("-6 route add default via {}::1", prefixes.1));
     vm
 }
 
@@ -82,11 +86,39 @@ fn without_nat_the_host_forwards_nothing() {
     lab.done(&["bridge", "up", "--no-nat", "--addr", "10.55.0.1/24", "--addr", "fd55::1/64"]);
     assert_eq!(setting(&lab, "net.ipv4.ip_forward"), "0");
     assert_eq!(setting(&lab, "net.ipv6.conf.all.forwarding"), "0");
-    assert!(lab.host.output("nft", &["list", "ruleset"]).is_empty());
     let vm = vm_on(&lab, "qhub0");
     assert!(pings(&vm, "10.55.0.1") && pings(&vm, "fd55::1"));
     assert!(!pings(&vm, "192.0.2.1"));
     lab.host.ip("link del vm");
+    lab.done(&["bridge", "down"]);
+    lab.is_again(&before, "after down");
+}
+
+#[test]
+fn without_nat_a_bridge_is_isolated_where_the_host_forwards() {
+    if !have_labs() {
+        return;
+    }
+    let lab = Lab::new();
+    let before = lab.picture();
+    lab.done(&["bridge", "up", "--addr", "10.55.0.1/24", "--addr", "fd55::1/64"]);
+    let said =
+        lab.done(&["bridge", "up", "alone", "--no-nat", "--addr", "10.77.0.1/24", "--addr", "fd77::1/64"]);
+    assert!(said.contains("reach this host at 10.77.0.1/24, fd77::1/64 and nothing else. "), "{said}");
+    let shown = lab.done(&["bridge", "show"]);
+    assert!(shown.contains("  isolated by: nft table inet qhub_alone\n"), "{shown}");
+    let (vm, alone) = (vm_on(&lab, "qhub0"), vm_in(&lab, "alone", "vm2", ("10.77.0", "fd77")));
+    assert!(pings(&alone, "10.77.0.1") && pings(&alone, "fd77::1"));
+    for (from, address) in [(&alone, "10.55.0.2"), (&alone, "fd55::2"), (&vm, "10.77.0.2"), (&vm, "fd77::2")]
+    {
+        assert!(!pings(from, address), "{address}");
+    }
+    lab.host.output("nft", &["delete table inet qhub_alone"]);
+    assert!(lab.done(&["bridge", "show"]).contains("changed since: the table of nft is gone"));
+    assert!(pings(&alone, "10.55.0.2"), "it was the table");
+    lab.host.ip("link del vm");
+    lab.host.ip("link del vm2");
+    lab.done(&["bridge", "down", "alone"]);
     lab.done(&["bridge", "down"]);
     lab.is_again(&before, "after down");
 }

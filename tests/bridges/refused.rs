@@ -92,7 +92,11 @@ fn what_only_the_kernel_knows_is_said_by_the_kernel() {
     let (lab, _router) = Lab::with_lan();
     lab.host.ip("link add link eth0 name mv0 type macvlan mode bridge");
     let line = lab.refused(&["bridge", "up", "br0", "--yes", "--take", "eth0"]);
-    assert!(line.contains("make eth0 a port of br0: ") && line.contains("everything is as before"), "{line}");
+    assert!(
+        line.contains("make eth0 a port of br0: a macvlan or macvtap of it, or another bridge, has it: "),
+        "{line}"
+    );
+    assert!(line.contains("everything is as before"), "{line}");
 }
 
 #[test]
@@ -129,7 +133,32 @@ fn nat_needs_nft() {
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert!(line.contains("install the package nftables, or give --no-nat"), "{line}");
     assert_eq!(lab.picture(), before);
-    assert!(run(&["up", "--no-nat"]).status.success());
+    let output = run(&["up", "--no-nat"]);
+    let said = text(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("and nothing else unless this host forwards. "),
+        "{said}"
+    );
+    lab.done(&["bridge", "down"]);
+
+    lab.done(&["bridge", "up"]);
+    let output = run(&["down"]);
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.contains("nft delete table inet qhub_qhub0"), "{said}");
+    lab.host.output("nft", &["delete", "table", "inet", "qhub_qhub0"]);
+    lab.is_again(&before, "but for the table");
+}
+
+#[test]
+fn the_system_s_nft_comes_first() {
+    if !have_labs() {
+        return;
+    }
+    let lab = Lab::new();
+    let script =
+        r#"printf '#!/bin/sh\nexit 7\n' >/run/nft && chmod 755 /run/nft && PATH=/run:$PATH exec "$@""#;
+    let output = lab.run(&["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_qhub"), "bridge", "up"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -165,4 +194,17 @@ fn what_may_cut_off_a_session_is_asked_first() {
     let (code, said) = asked(&["bridge", "down", "br0"], "yes\n");
     assert_eq!(code, Some(0), "{said}");
     lab.is_again(&before, "after down");
+}
+
+#[test]
+fn what_ends_with_a_temporary_address_is_said() {
+    if !have_labs() {
+        return;
+    }
+    let (lab, _router) = Lab::with_lan();
+    let said = || text(&lab.qhub(&["bridge", "up", "br0", "--take", "eth0"]).stderr);
+    assert!(!said().contains("temporary"), "{}", said());
+    lab.host.output("busybox", &["sysctl", "-w", "net.ipv6.conf.eth0.use_tempaddr=2"]);
+    lab.host.ip("addr add 2001:db8:9::5/64 dev eth0 mngtmpaddr");
+    assert!(said().contains("; connections from the temporary IPv6 addresses of eth0 end, "), "{}", said());
 }
