@@ -127,11 +127,6 @@ impl VnetHeader {
         let gso = self.gso.map_or(0, GsoKind::octet);
         [flags, gso, hdr0, hdr1, size0, size1, start0, start1, offset0, offset1]
     }
-
-    /// Is the frame as it would be on a wire, with nothing left to do?
-    pub fn is_plain(&self) -> bool {
-        self.gso.is_none() && self.checksum != ChecksumState::Needed
-    }
 }
 
 /// Why what a [`VnetHeader`] asks for cannot be done with its frame.
@@ -216,9 +211,6 @@ mod tests {
         assert_eq!(VnetHeader::default().write(), [0; 10]);
         let valid = VnetHeader { checksum: ChecksumState::Valid, ..VnetHeader::default() };
         assert_eq!(valid.write(), [2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(valid.is_plain() && VnetHeader::default().is_plain() && !bundle.is_plain());
-        assert!(!VnetHeader { gso: None, ..bundle }.is_plain());
-        assert!(!VnetHeader { checksum: ChecksumState::Valid, ..bundle }.is_plain());
     }
 
     #[test]

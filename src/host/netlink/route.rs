@@ -32,7 +32,6 @@ const FAMILY: usize = 0;
 const DESTINATION_LENGTH: usize = 1;
 const TABLE: usize = 4;
 const PROTOCOL: usize = 5;
-const TYPE: usize = 7;
 const FLAGS: usize = 8;
 
 // Where the fields of `rtnexthop` stand.
@@ -134,11 +133,6 @@ impl Route {
     /// The prefix that it leads to; no address is `default`.
     pub fn destination(&self) -> (Option<IpAddr>, u8) {
         (self.0.value(libc::RTA_DST).and_then(ip), self.0.header_octet(DESTINATION_LENGTH))
-    }
-
-    /// Does it deliver packets to other hosts, or to this one?
-    pub fn is_unicast(&self) -> bool {
-        self.0.header_octet(TYPE) == libc::RTN_UNICAST
     }
 
     /// The same one through another link.
