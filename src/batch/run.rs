@@ -17,11 +17,6 @@ impl<'a> Run<'a> {
         Self { records, frames: stream::count(records) }
     }
 
-    /// Octets of the frames themselves.
-    pub fn payload(&self) -> usize {
-        self.extent().payload()
-    }
-
     /// All of it.
     pub fn extent(&self) -> Taken {
         Taken { octets: self.records.len(), frames: self.frames }

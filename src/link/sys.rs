@@ -87,8 +87,10 @@ pub(crate) fn receive_descriptors(socket: &UnixStream) -> io::Result<Vec<OwnedFd
 }
 
 /// Attaches `tap`, an open `/dev/net/tun` or macvtap, to the interface `name`, which is made when
-/// there is none; returns its real name, as a pattern is filled in.
-pub(crate) fn attach_tap(tap: impl AsFd, name: &str, flags: c_int) -> io::Result<String> {
+/// there is none; with `offload`, a header in front of each frame says what is left to be done. Returns
+/// its real name, as a pattern is filled in.
+pub(crate) fn attach_tap(tap: impl AsFd, name: &str, offload: bool) -> io::Result<String> {
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | if offload { libc::IFF_VNET_HDR } else { 0 };
     let mut request = request(name)?;
     request.ifr_ifru.ifru_flags = c_short::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the request is an ifreq, which is what this reads and writes.

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::host::{Lab, passes};
+use crate::common::checked::sum;
 use crate::common::hub::folder;
 use crate::common::net::Namespace;
 use crate::common::require::require;
@@ -12,16 +13,6 @@ use crate::common::wire::{Station, frame, mac};
 
 /// Station 0x41 has the MAC of nobody on the segment, so it is behind every port.
 pub(super) const FAR: [u8; 6] = mac(0x41);
-
-fn sum(octets: &[u8]) -> u16 {
-    let words =
-        octets.chunks(2).map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |&low| low.into()));
-    let mut sum: u32 = words.sum();
-    while let (high @ 1.., low) = (sum >> 16, sum & 0xffff) {
-        sum = high + low;
-    }
-    u16::try_from(sum).expect("it is folded")
-}
 
 /// A segment of TCP.
 #[derive(Clone)]

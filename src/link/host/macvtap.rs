@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use hub_protocol::mac::Mac;
 use nix::libc;
 
-use super::TapLink;
+use super::{TapLink, no_ethernet};
 use crate::config::{InterfaceName, Macvtap, MacvtapMode, MacvtapPlace};
 use crate::host::namespace;
 use crate::host::netlink::{Layer, Netlink, NewMacvtap, Watch, errno};
@@ -31,6 +31,8 @@ impl TapLink {
         match &macvtap.place {
             MacvtapPlace::Device(path) => {
                 let (link, name) = open(path, offload).map_err(|error| explain(error, path))?;
+                // Without the right to it, whoever made it has to see to that.
+                let _ = Netlink::open().and_then(|mut netlink| bring_up(&mut netlink, &name));
                 Ok((link, Peer::Interface { name, note: None }))
             }
             MacvtapPlace::Lower(lower, mode) => {
@@ -46,16 +48,16 @@ fn open(path: &Path, offload: bool) -> io::Result<(TapLink, String)> {
     let device = OpenOptions::new().read(true).write(true).open(path)?;
     // Before anything is changed: it may be something else.
     let (name, _) = sys::tap_interface(&device)?;
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | if offload { libc::IFF_VNET_HDR } else { 0 };
-    sys::attach_tap(&device, "", flags)?;
-    let watch = Watch::open(&name)?;
-    if let Some(row) = watch.row() {
-        // Only the guests know their groups. Without the right to it, whoever made it has to see to that.
-        let mut netlink = Netlink::open()?;
-        let _ = netlink.set_all_groups(row.index).and_then(|()| netlink.set_up(row.index));
-    }
-    let link = TapLink::new(device, true, Some(watch)).map_err(io::Error::other)?;
+    sys::attach_tap(&device, "", offload)?;
+    let link = TapLink::new(device, true, Some(Watch::open(&name)?)).map_err(io::Error::other)?;
     Ok((link, name))
+}
+
+/// Lets the macvtap `name` hear all groups, which only the guests know, and brings it up.
+fn bring_up(netlink: &mut Netlink, name: &str) -> io::Result<()> {
+    let index = netlink.link(name)?.ok_or(io::ErrorKind::NotFound)?.index;
+    netlink.set_all_groups(index)?;
+    netlink.set_up(index)
 }
 
 fn explain(error: io::Error, path: &Path) -> anyhow::Error {
@@ -78,7 +80,7 @@ fn make(lower: &InterfaceName, mode: MacvtapMode, mac: Option<Mac>, offload: boo
     let found = home.link(lower.as_ref())?;
     let found = found.with_context(|| format!("there is no interface {lower}; see 'ip link'"))?;
     if found.layer != Layer::Ethernet {
-        bail!("{lower} carries no Ethernet; name a card, a bridge or the like ('ip link' says link/ether)");
+        return Err(no_ethernet(lower));
     }
     // Its file in /dev is called by its number, in whatever namespace it is.
     let number = u32::try_from(RandomState::new().hash_one(0) & 0x3fff_ffff)? | 0x4000_0000;
@@ -94,7 +96,7 @@ fn make(lower: &InterfaceName, mode: MacvtapMode, mac: Option<Mac>, offload: boo
         let mut here = Netlink::open()?;
         // This namespace is to say nothing of its own by it.
         Setting::new(format!("ipv6/conf/{name}/disable_ipv6"), "1").write()?;
-        here.set_up(number).context("bring the macvtap up")?;
+        bring_up(&mut here, &name).context("bring the macvtap up")?;
         let made = here.link(&name)?.context("the macvtap is gone again")?;
         let device = format!("/dev/tap{number}");
         let (link, opened) = open(Path::new(&device), offload).with_context(|| {

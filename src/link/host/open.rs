@@ -26,9 +26,8 @@ impl TapLink {
     pub fn open(tap: &Tap) -> Result<(Self, Peer)> {
         namespace::within(tap.netns.as_deref(), || {
             let device = open_device()?;
-            let flags = libc::IFF_TAP | libc::IFF_NO_PI | if tap.offload { libc::IFF_VNET_HDR } else { 0 };
-            let name =
-                sys::attach_tap(&device, &tap.name, flags).map_err(|error| explain(error, &tap.name))?;
+            let name = sys::attach_tap(&device, &tap.name, tap.offload)
+                .map_err(|error| explain(error, &tap.name))?;
             // One that stays already has the owner that it has.
             let is_to_stay = tap.is_persistent && !sys::is_tap_persistent(&device)?;
             let keep = is_to_stay.then(|| device.try_clone()).transpose()?;

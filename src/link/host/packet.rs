@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use hub_protocol::ethernet::{HEADER_LEN, TAG_LEN};
 use hub_protocol::stream;
 use hub_protocol::vnet::{VNET_LEN, VnetHeader};
@@ -16,8 +16,9 @@ use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
+use super::no_ethernet;
 use super::receive::receive;
-use super::transmit::{Transmit, deleted, down};
+use super::transmit::{Transmit, deleted, running};
 use crate::batch::{Bundle, FrameBatch, Run, Taken};
 use crate::config::InterfaceName;
 use crate::discard::DiscardReason;
@@ -66,9 +67,7 @@ impl PacketLink {
                 false => anyhow!("look for the interface {name}: {error}"),
             })?;
         let Some(LinkRow { index, layer: Layer::Ethernet, .. }) = watch.row() else {
-            bail!(
-                "{name} carries no Ethernet; name a card, a bridge or the like ('ip link' says link/ether)"
-            );
+            return Err(no_ethernet(name));
         };
         let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
@@ -94,10 +93,7 @@ impl PacketLink {
 
     /// How to send to the interface, if it takes anything.
     fn transmit(&self) -> Result<Transmit, SendError> {
-        let row = self.watch.row().ok_or_else(|| SendError::Broken(deleted()))?;
-        if !row.is_running {
-            return Err(SendError::Down(down()));
-        }
+        let row = running(&self.watch)?;
         // The system does not look at the parts of what is longer than the interface takes.
         let mtu = usize::try_from(row.mtu).unwrap_or(usize::MAX);
         Ok(Transmit { header_len: VNET_LEN, longest_part: mtu.saturating_add(HEADER_LEN) })

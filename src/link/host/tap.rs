@@ -17,10 +17,10 @@ use nix::libc;
 use nix::sys::uio::readv;
 
 use super::receive::receive;
-use super::transmit::{HEADER_MAX, Transmit, deleted, down};
+use super::transmit::{HEADER_MAX, Transmit, deleted, running};
 use crate::batch::{Bundle, FrameBatch, Run, Taken};
 use crate::discard::DiscardReason;
-use crate::host::netlink::{LinkRow, Netlink, Watch};
+use crate::host::netlink::{Netlink, Watch};
 use crate::link::{Link, Peer, Received, SendError, sys};
 
 /// What we do ourselves with what a TAP gives: checksums, and segments of TCP.
@@ -96,6 +96,14 @@ impl TapLink {
         Ok((Self::new(file, true, None)?, Peer::Interface { name, note: None }))
     }
 
+    /// How to send to it, if it takes anything.
+    fn transmit(&self) -> Result<Transmit, SendError> {
+        if let Some(watch) = &self.watch {
+            running(watch)?;
+        }
+        Ok(self.transmit)
+    }
+
     /// Files to be polled beside its own.
     fn others(&self) -> Option<RawFd> {
         self.watch.as_ref().map(AsRawFd::as_raw_fd)
@@ -154,16 +162,11 @@ impl Link for TapLink {
     }
 
     fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
-        if self.watch.as_ref().and_then(Watch::row).is_some_and(|row| !row.is_running) {
-            return Err(SendError::Down(down()));
-        }
-        self.transmit.send(&self.file, run)
+        self.transmit()?.send(&self.file, run)
     }
 
     fn send_bundle(&mut self, bundle: &Bundle<'_>) -> bool {
-        let is_running = |row: &LinkRow| row.is_running;
-        self.watch.as_ref().is_none_or(|watch| watch.row().is_some_and(is_running))
-            && self.transmit.send_bundle(&self.file, bundle)
+        self.transmit().is_ok_and(|transmit| transmit.send_bundle(&self.file, bundle))
     }
 
     fn max_frame(&self) -> usize {

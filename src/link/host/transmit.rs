@@ -11,6 +11,7 @@ use nix::libc;
 use nix::sys::uio::writev;
 
 use crate::batch::{Bundle, Run, Taken};
+use crate::host::netlink::{LinkRow, Watch};
 use crate::link::SendError;
 
 /// The longest header in front of a frame that a system may ask for.
@@ -114,8 +115,14 @@ fn classify(error: io::Error) -> SendError {
     }
 }
 
+/// What the interface that is watched is like, if it takes anything.
+pub(super) fn running(watch: &Watch) -> Result<&LinkRow, SendError> {
+    let row = watch.row().ok_or_else(|| SendError::Broken(deleted()))?;
+    if row.is_running { Ok(row) } else { Err(SendError::Down(down())) }
+}
+
 /// Why nothing can be sent to an interface at present.
-pub(super) fn down() -> io::Error {
+fn down() -> io::Error {
     io::Error::other("the interface is down")
 }
 
