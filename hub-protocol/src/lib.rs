@@ -6,6 +6,7 @@
 //! * [`ethernet`]: the header of a frame (IEEE 802.3, 802.1Q tags).
 //! * [`stream`]: QEMU's framing of Ethernet on a byte stream.
 //! * [`l2tpv3`]: the header that L2TPv3 puts in front of a frame in a UDP datagram.
+//! * [`vde`]: how a client joins a VDE switch.
 //! * [`checksum`]: the checksum of IP, TCP and UDP.
 //! * [`vnet`]: what an interface leaves to be done with a frame.
 //! * [`gso`]: one frame that stands for several, cut.
@@ -23,4 +24,5 @@ mod octets;
 #[cfg(test)]
 mod sample;
 pub mod stream;
+pub mod vde;
 pub mod vnet;
