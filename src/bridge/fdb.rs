@@ -188,6 +188,32 @@ impl Fdb {
         self.conflicts.retain(|conflict| conflict.ports.0 != port && conflict.ports.1 != port);
     }
 
+    /// Lets `next`, which has none, have all stations of `port`.
+    pub(super) fn hand_over(&mut self, port: PortId, next: PortId) {
+        while let Some(slot) = self.list(port).oldest {
+            self.unlink(slot);
+            self.reload(port, |len| len - 1);
+            self.entries[slot].port = next;
+            self.link(slot);
+            self.reload(next, |len| len + 1);
+        }
+        self.flush(port);
+    }
+
+    /// Changes the ageing time and the capacity.
+    pub(super) fn set_limits(&mut self, ageing: Duration, capacity: usize) {
+        self.ageing = ageing;
+        self.capacity = capacity.max(1);
+        while self.index.len() > self.capacity {
+            self.evict();
+        }
+    }
+
+    /// The ageing time and the capacity.
+    pub(super) fn limits(&self) -> (Duration, usize) {
+        (self.ageing, self.capacity)
+    }
+
     /// Frees the entries that have aged out.
     pub(super) fn sweep(&mut self, now: Instant) {
         for list in 0..self.lists.len() {
@@ -280,12 +306,8 @@ impl Fdb {
     }
 
     fn add(&mut self, key: Key, port: PortId, now: Instant) {
-        if self.index.len() >= self.capacity
-            && let Some(&(_, fullest)) = self.by_load.last()
-            && let Some(slot) = self.list(fullest).oldest
-        {
-            self.remove(slot);
-            self.counters.evicted += 1;
+        if self.index.len() >= self.capacity {
+            self.evict();
         }
         let entry = Entry {
             key,
@@ -314,6 +336,16 @@ impl Fdb {
         self.link(slot);
         self.reload(port, |len| len + 1);
         self.counters.learned += 1;
+    }
+
+    /// Forgets the station that was heard least recently on the port that has most.
+    fn evict(&mut self) {
+        if let Some(&(_, fullest)) = self.by_load.last()
+            && let Some(slot) = self.list(fullest).oldest
+        {
+            self.remove(slot);
+            self.counters.evicted += 1;
+        }
     }
 
     fn remove(&mut self, slot: Slot) {

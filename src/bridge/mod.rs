@@ -7,6 +7,7 @@
 
 mod fdb;
 mod guard;
+mod mates;
 mod ports;
 
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ pub use ports::{MAX_PORTS, PortId, PortSet};
 use crate::discard::DiscardReason;
 use fdb::Fdb;
 use guard::LoopGuard;
+use mates::Mates;
 
 /// How frames are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,7 @@ pub struct Bridge {
     ports: PortSet,
     fdb: Fdb,
     guard: LoopGuard,
+    mates: Mates,
 }
 
 impl Bridge {
@@ -90,6 +93,7 @@ impl Bridge {
             ports: PortSet::default(),
             fdb: Fdb::new(config.ageing, config.fdb_max),
             guard: LoopGuard::default(),
+            mates: Mates::default(),
         }
     }
 
@@ -105,11 +109,40 @@ impl Bridge {
         self.ports.insert(port);
     }
 
-    /// Takes a port away, and the stations that were heard on it.
+    /// Makes a port stand for the same as another: stations that are heard on one of them are sent to on
+    /// each.
+    pub fn share(&mut self, port: PortId, other: PortId) {
+        self.mates.join(port, other);
+    }
+
+    /// Takes a port away, and the stations that were heard on it, unless others stand for the same.
     pub fn detach(&mut self, port: PortId) {
         self.guard.detach(port);
         self.ports.remove(port);
-        self.fdb.flush(port);
+        match self.mates.leave(port) {
+            Some(next) => self.fdb.hand_over(port, next),
+            None => self.fdb.flush(port),
+        }
+    }
+
+    /// Changes how frames are forwarded from now on.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
+    /// How frames are forwarded.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Changes how long a silent station is remembered, and how many stations are.
+    pub fn set_memory(&mut self, ageing: Duration, fdb_max: usize) {
+        self.fdb.set_limits(ageing, fdb_max);
+    }
+
+    /// How long a silent station is remembered, and how many stations are.
+    pub fn memory(&self) -> (Duration, usize) {
+        self.fdb.limits()
     }
 
     /// Is there a bus, so that it matters what a frame looks like when it comes back?
@@ -143,7 +176,7 @@ impl Bridge {
             return true;
         }
         let known = self.fdb.lookup(header.vid, header.source, now);
-        if known.is_some_and(|port| port != ingress)
+        if known.is_some_and(|port| port != self.mates.lead(ingress))
             && let Some(port) = self.guard.suspect(ingress, frame, now)
         {
             self.ports.remove(port);
@@ -153,15 +186,19 @@ impl Bridge {
     }
 
     fn forward(&mut self, ingress: PortId, header: &Header, now: Instant) -> Verdict {
-        self.learn(ingress, header, now);
+        let lead = self.mates.lead(ingress);
+        self.learn(lead, header, now);
         let heard = match header.destination {
             PAUSE_ADDRESS if self.mode == Mode::Switch => return Verdict::Discard(DiscardReason::Pause),
             group if group.is_group() => None,
             station => self.fdb.lookup(header.vid, station, now),
         };
         match (self.mode, heard) {
-            (Mode::Switch, Some(port)) if port == ingress => Verdict::Discard(DiscardReason::SamePort),
-            (Mode::Switch, Some(port)) => Verdict::Forward(port),
+            (Mode::Switch, Some(port)) if port == lead => Verdict::Discard(DiscardReason::SamePort),
+            (Mode::Switch, Some(port)) => match self.mates.of(port) {
+                None => Verdict::Forward(port),
+                Some(ports) => Verdict::Flood(Flood { ports, awaited: Some(port) }),
+            },
             (Mode::Switch | Mode::Hub, _) => self.flood(ingress, heard),
         }
     }
@@ -178,7 +215,10 @@ impl Bridge {
 
     fn flood(&self, ingress: PortId, heard: Option<PortId>) -> Verdict {
         let mut ports = self.ports;
-        ports.remove(ingress);
+        match self.mates.of(ingress) {
+            None => ports.remove(ingress),
+            Some(mates) => mates.iter().for_each(|mate| ports.remove(mate)),
+        }
         if ports.is_empty() {
             return Verdict::Discard(DiscardReason::NoPort);
         }
