@@ -4,6 +4,7 @@
 //! again, copied or allocated per frame.
 
 mod bundle;
+mod many;
 mod run;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use hub_protocol::stream::{self, BadLength, MAX_FRAME, PREFIX_LEN, Scan};
 use hub_protocol::vnet::{VnetHeader, finish_checksum};
 
 pub use bundle::{Bundle, Load};
+pub use many::MANY;
 pub use run::{Run, Taken};
 
 use crate::discard::{DiscardReason, Drops};
@@ -24,22 +26,16 @@ pub const ARENA: usize = 256 * 1024;
 /// The same where a receiver has a backlog: more would only wait, and make what waits older.
 pub const SHORT: usize = 32 * 1024;
 
-/// Datagrams that one system call receives at the most.
-pub const SLOTS: usize = 32;
-
 /// Octets of the frames that one bundle may stand for: 64 KiB in segments of 8 octets are less.
 const BUNDLE: usize = 4 * ARENA;
-
-/// From one slot to the next: no multiple of a page, or they would share the same few lines of the
-/// cache.
-const STRIDE: usize = MAX_FRAME + 128;
 
 /// Whole frames, received at once from one port.
 #[derive(Debug)]
 pub struct FrameBatch {
     arena: Box<[u8]>,
-    /// Where datagrams are received that come several at once; made when there are any.
-    slots: Vec<u8>,
+    /// Where what is longer than expected goes on, of datagrams that come several at once; made when there
+    /// are any.
+    overflow: Vec<u8>,
     /// Octets of whole records.
     whole: usize,
     /// Where a record stands for several frames, in their order.
@@ -54,7 +50,7 @@ impl Default for FrameBatch {
     fn default() -> Self {
         Self {
             arena: vec![0; ARENA].into_boxed_slice(),
-            slots: Vec::new(),
+            overflow: Vec::new(),
             whole: 0,
             bundles: Vec::new(),
             limit: ARENA,
@@ -162,36 +158,9 @@ impl FrameBatch {
         }
     }
 
-    /// A room for a frame of any length and an octet, [`SLOTS`] times; what is put there counts with
-    /// [`Self::push_slot`].
-    pub fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        if self.slots.is_empty() {
-            self.slots = vec![0; SLOTS * STRIDE];
-        }
-        self.slots.chunks_exact_mut(STRIDE).map(|slot| &mut slot[..=MAX_FRAME])
-    }
-
-    /// Makes a record of the first `octets` of a slot, at the end of the batch, or of `rest` when the
-    /// batch is full or there is something already.
-    pub fn push_slot(&mut self, slot: usize, octets: usize, rest: &mut Vec<u8>) {
-        let frame = &self.slots[slot * STRIDE..][..octets];
-        let end = self.whole + PREFIX_LEN + octets;
-        if end > self.arena.len() || !rest.is_empty() {
-            stream::append(rest, frame);
-            return;
-        }
-        self.arena[self.whole + PREFIX_LEN..end].copy_from_slice(frame);
-        self.push(octets);
-    }
-
     /// Counts a frame that was lost.
     pub fn lose(&mut self, reason: DiscardReason, frames: u64) {
         self.lost.add(reason, frames);
-    }
-
-    /// The first `octets` of a slot.
-    pub fn slot(&self, slot: usize, octets: usize) -> &[u8] {
-        &self.slots[slot * STRIDE..][..octets]
     }
 
     /// The frames that were lost.

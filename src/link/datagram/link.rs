@@ -4,16 +4,15 @@
 use std::io;
 use std::time::Duration;
 
-use hub_protocol::stream::{self, Cut};
 use mio::event::Source as _;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::libc;
 use socket2::{SockAddr, Socket};
 
-use super::socket::{DatagramSocket, Framing, Reception};
+use super::socket::{DatagramSocket, Framing, HELLO, Reception, is_departure};
 use super::source::Source;
-use crate::batch::{ARENA, FrameBatch, Run, Taken};
+use crate::batch::{FrameBatch, Run, Taken};
 use crate::discard::DiscardReason;
 use crate::link::{Link, Received, SendError};
 
@@ -42,8 +41,6 @@ pub struct DatagramLink {
     /// Whose datagrams count, where others may have come before the socket was connected.
     source: Option<Source>,
     tie: Tie,
-    /// Records that were received and found no room in the batch.
-    rest: Vec<u8>,
 }
 
 impl DatagramLink {
@@ -82,7 +79,7 @@ impl DatagramLink {
     }
 
     fn new(socket: DatagramSocket, source: Option<Source>, tie: Tie) -> Self {
-        Self { socket, source, tie, rest: Vec::new() }
+        Self { socket, source, tie }
     }
 
     /// Are both ends connected to each other?
@@ -130,14 +127,6 @@ fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 
-/// Does `error` say that a unix peer is gone?
-fn is_departure(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE | libc::EPERM)
-    )
-}
-
 impl Link for DatagramLink {
     fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         SourceFd(&self.socket.fd()).register(registry, token, interest)
@@ -152,16 +141,10 @@ impl Link for DatagramLink {
     }
 
     fn receive(&mut self, batch: &mut FrameBatch) -> io::Result<Received> {
-        if !self.rest.is_empty() {
-            let Cut { whole, .. } = stream::cut(&self.rest, ARENA.min(self.rest.len()));
-            batch.load(&self.rest[..whole]);
-            self.rest = self.rest.split_off(whole);
-            return Ok(Received::More);
-        }
-        let Self { socket, source, tie, rest } = self;
+        let Self { socket, source, tie } = self;
         let is_pair = matches!(tie, Tie::Pair);
         let Some(peer) = source else {
-            return socket.receive_many(batch, rest);
+            return socket.receive_many(batch, |datagram| datagram == HELLO);
         };
         let received = socket.receive(batch, |sender, _| {
             if sender.is(peer) { Reception::Taken } else { Reception::Lost(DiscardReason::Stranger) }
@@ -176,9 +159,7 @@ impl Link for DatagramLink {
     fn send(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
         match &self.tie {
             Tie::Udp => self.socket.send(run).map_err(SendError::Refused),
-            Tie::Pair => self.socket.send(run).map_err(|error| {
-                if is_departure(&error) { SendError::Broken(error) } else { SendError::Refused(error) }
-            }),
+            Tie::Pair => self.socket.send_to_pair(run),
             Tie::Unix { .. } => self.send_unix(run),
         }
     }

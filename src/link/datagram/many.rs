@@ -6,41 +6,92 @@ use std::array;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::RawFd;
 
-use hub_protocol::stream::{self, PREFIX_LEN};
+use hub_protocol::ethernet;
+use hub_protocol::stream::{self, Cut, PREFIX_LEN};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
 
-use crate::batch::{FrameBatch, Run, SLOTS, Taken};
+use crate::batch::{ARENA, FrameBatch, MANY, Run, Taken};
+use crate::link::Received;
 
-const NO_ADDRESSES: [Option<()>; SLOTS] = [None; SLOTS];
+const NO_ADDRESSES: [Option<()>; MANY] = [None; MANY];
 const NO_CONTROL: [ControlMessage<'_>; 0] = [];
+
+/// How slowly a length is forgotten: this part of it with each call.
+const DECAY: usize = 8;
 
 /// Headers for datagrams of a socket that is connected.
 #[derive(Debug)]
 pub(super) struct Many {
     headers: MultiHeaders<()>,
-    lengths: [usize; SLOTS],
+    lengths: [usize; MANY],
+    /// How long the longest of the next datagrams will be, most likely.
+    expected: usize,
+    /// Records that were received and found no room in the batch.
+    rest: Vec<u8>,
 }
 
 impl Many {
     pub(super) fn new() -> Self {
-        Self { headers: MultiHeaders::preallocate(SLOTS, None), lengths: [0; SLOTS] }
+        Self {
+            headers: MultiHeaders::preallocate(MANY, None),
+            lengths: [0; MANY],
+            expected: ethernet::MIN_LEN,
+            rest: Vec::new(),
+        }
     }
 
-    /// Receives into the slots of `batch`, and returns the octets in each.
-    pub(super) fn receive(&mut self, socket: RawFd, batch: &mut FrameBatch) -> io::Result<&[usize]> {
-        let mut slots = batch.slots().map(|slot| [IoSliceMut::new(slot)]);
-        let mut slots: [_; SLOTS] = array::from_fn(|_| slots.next().unwrap_or([IoSliceMut::new(&mut [])]));
-        let mut found = 0;
-        for datagram in recvmmsg(socket, &mut self.headers, &mut slots, MsgFlags::empty(), None)? {
+    /// What an earlier call found no room for.
+    pub(super) fn take_rest(&mut self, batch: &mut FrameBatch) -> bool {
+        if self.rest.is_empty() {
+            return false;
+        }
+        let Cut { whole, .. } = stream::cut(&self.rest, ARENA.min(self.rest.len()));
+        batch.load(&self.rest[..whole]);
+        self.rest = self.rest.split_off(whole);
+        true
+    }
+
+    /// Is anything left that found no room?
+    pub(super) fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Receives into `batch` what one call gives; what `is_noise` is no frame.
+    pub(super) fn receive(
+        &mut self,
+        socket: RawFd,
+        batch: &mut FrameBatch,
+        is_noise: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<Received> {
+        let expected = self.expected;
+        let (offered, found) = self.fill(socket, batch.rooms(expected))?;
+        let lengths = &self.lengths[..found];
+        let longest = lengths.iter().copied().max().unwrap_or_default().min(stream::MAX_FRAME);
+        self.expected = longest.max(expected - expected / DECAY).max(ethernet::MIN_LEN);
+        batch.push_many(expected, lengths, is_noise, &mut self.rest);
+        let is_all = found < offered && self.rest.is_empty();
+        Ok(if is_all { Received::Drained } else { Received::More })
+    }
+
+    /// Receives into `rooms`; says how many these are, and how many were needed.
+    fn fill<'r>(
+        &mut self,
+        socket: RawFd,
+        mut rooms: impl ExactSizeIterator<Item = [&'r mut [u8]; 2]>,
+    ) -> io::Result<(usize, usize)> {
+        let (offered, mut found) = (rooms.len(), 0);
+        let mut rooms: [[_; 2]; MANY] =
+            array::from_fn(|_| rooms.next().unwrap_or_default().map(IoSliceMut::new));
+        for datagram in recvmmsg(socket, &mut self.headers, &mut rooms[..offered], MsgFlags::empty(), None)? {
             self.lengths[found] = datagram.bytes;
             found += 1;
         }
-        Ok(&self.lengths[..found])
+        Ok((offered, found))
     }
 
     /// Sends from the start of `run`, as much as one call takes.
     pub(super) fn send(&mut self, socket: RawFd, run: Run<'_>) -> io::Result<Taken> {
-        let mut slices = [[IoSlice::new(&[])]; SLOTS];
+        let mut slices = [[IoSlice::new(&[])]; MANY];
         let mut count = 0;
         for (slice, frame) in slices.iter_mut().zip(stream::frames(run.records)) {
             *slice = [IoSlice::new(frame)];

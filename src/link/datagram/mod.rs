@@ -17,4 +17,5 @@ mod source;
 pub use link::DatagramLink;
 pub use multicast::MulticastLink;
 pub use server::{Arrival, DatagramServer};
+pub(super) use socket::DatagramSocket;
 pub use source::Source;

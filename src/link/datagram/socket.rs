@@ -6,15 +6,16 @@ use std::os::unix::net::UnixDatagram;
 
 use hub_protocol::l2tpv3::{BadHeader, HEADER_MAX, L2tpv3};
 use hub_protocol::stream;
+use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use socket2::{SockAddr, SockRef, Socket};
 
 use super::many::Many;
 use super::source::Sender;
-use crate::batch::{FrameBatch, Run, SLOTS, Taken};
+use crate::batch::{FrameBatch, MANY, Run, Taken};
 use crate::discard::DiscardReason;
-use crate::link::Received;
 use crate::link::interface::socket_addr;
+use crate::link::{Received, SendError};
 
 /// Datagrams that one receive takes at the most.
 const BURST: usize = 256;
@@ -29,7 +30,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const UDP_MAX: usize = 65_507;
 
 /// What vfkit and libkrun say to a new peer; no frame.
-const HELLO: &[u8] = b"VFKT";
+pub(super) const HELLO: &[u8] = b"VFKT";
 
 /// What stands in front of each frame.
 #[derive(Clone, Copy, Debug)]
@@ -71,15 +72,21 @@ pub(super) enum Reception {
 
 /// A datagram socket that does not block.
 #[derive(Debug)]
-pub(super) enum DatagramSocket {
+pub(in crate::link) enum DatagramSocket {
     /// What is not read stops its sender.
-    Unix(UnixDatagram, Many),
+    Unix(UnixSocket),
     /// What is not read in time is dropped by the system.
     Udp(UdpSocket),
 }
 
 #[derive(Debug)]
-pub(super) struct UdpSocket {
+pub(in crate::link) struct UnixSocket {
+    socket: UnixDatagram,
+    many: Many,
+}
+
+#[derive(Debug)]
+pub(in crate::link) struct UdpSocket {
     socket: Socket,
     framing: Framing,
     /// Room for what the system tells beside a datagram.
@@ -110,9 +117,9 @@ enum Content {
 
 impl DatagramSocket {
     /// A unix socket.
-    pub(super) fn unix(socket: Socket) -> io::Result<Self> {
+    pub(in crate::link) fn unix(socket: Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self::Unix(socket.into(), Many::new()))
+        Ok(Self::Unix(UnixSocket { socket: socket.into(), many: Many::new() }))
     }
 
     /// A UDP socket.
@@ -127,21 +134,21 @@ impl DatagramSocket {
     /// The longest frame that it carries.
     pub(super) fn max_frame(&self) -> usize {
         match self {
-            Self::Unix(..) => stream::MAX_FRAME,
+            Self::Unix(_) => stream::MAX_FRAME,
             Self::Udp(udp) => UDP_MAX - udp.framing.header_len(),
         }
     }
 
-    pub(super) fn fd(&self) -> RawFd {
+    pub(in crate::link) fn fd(&self) -> RawFd {
         match self {
-            Self::Unix(socket, _) => socket.as_raw_fd(),
+            Self::Unix(unix) => unix.socket.as_raw_fd(),
             Self::Udp(udp) => udp.socket.as_raw_fd(),
         }
     }
 
     pub(super) fn connect(&self, address: &SockAddr) -> io::Result<()> {
         match self {
-            Self::Unix(socket, _) => SockRef::from(socket).connect(address),
+            Self::Unix(unix) => SockRef::from(&unix.socket).connect(address),
             Self::Udp(udp) => udp.socket.connect(address),
         }
     }
@@ -158,7 +165,7 @@ impl DatagramSocket {
             let at = batch.records().len();
             let Some(room) = batch.room() else { return Ok(Received::More) };
             let datagram = match self {
-                Self::Unix(socket, _) => receive_unix(socket, room),
+                Self::Unix(unix) => receive_unix(&unix.socket, room),
                 Self::Udp(udp) => udp.receive(room),
             };
             match datagram {
@@ -184,36 +191,34 @@ impl DatagramSocket {
     }
 
     /// Receives into an empty `batch`, several datagrams at once, from a unix socket that hears nobody
-    /// but its peer. What the batch has no room for is left in `rest`.
-    pub(super) fn receive_many(
+    /// but its peer. What `is_noise` is no frame, and nobody's loss.
+    pub(in crate::link) fn receive_many(
         &mut self,
         batch: &mut FrameBatch,
-        rest: &mut Vec<u8>,
+        is_noise: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Received> {
-        let Self::Unix(socket, many) = self else { return self.receive(batch, |_, _| Reception::Taken) };
+        let Self::Unix(UnixSocket { socket, many }) = self else {
+            return self.receive(batch, |_, _| Reception::Taken);
+        };
+        if many.take_rest(batch) {
+            return Ok(Received::More);
+        }
         let mut received = Received::Nothing;
-        for _ in 0..BURST / SLOTS {
-            if !rest.is_empty() || !batch.is_half_empty() {
+        for _ in 0..BURST / MANY {
+            if many.has_rest() || !batch.is_half_empty() {
                 break;
             }
-            let found = match many.receive(socket.as_raw_fd(), batch) {
-                Ok(found) => found,
+            received = match many.receive(socket.as_raw_fd(), batch, &is_noise) {
+                Ok(Received::More) => Received::More,
+                Ok(last) => return Ok(last),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && received == Received::More => {
+                    return Ok(Received::Drained);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(received),
                 Err(error) => return Err(error),
             };
-            received = Received::Drained;
-            for (slot, &octets) in found.iter().enumerate() {
-                if octets > stream::MAX_FRAME {
-                    batch.lose(DiscardReason::TooBig, 1);
-                } else if batch.slot(slot, octets) != HELLO {
-                    batch.push_slot(slot, octets, rest);
-                }
-            }
-            if found.len() < SLOTS {
-                return Ok(received);
-            }
         }
-        Ok(Received::More)
+        Ok(received)
     }
 
     /// Sends from the start of `run`, each frame in a datagram, until the system has no room.
@@ -226,7 +231,7 @@ impl DatagramSocket {
         while taken.frames < run.frames {
             let rest = run.split(taken).1;
             let sent = match self {
-                Self::Unix(socket, many) => many.send(socket.as_raw_fd(), rest),
+                Self::Unix(unix) => unix.many.send(unix.socket.as_raw_fd(), rest),
                 Self::Udp(udp) => match udp.send(rest) {
                     // It may tell of an earlier datagram; then this one was not tried.
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => udp.send(rest),
@@ -243,6 +248,26 @@ impl DatagramSocket {
         }
         Ok(taken)
     }
+
+    /// The same to a peer that is connected to this socket as this is to it: when it is gone, so is the
+    /// link.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::send`].
+    pub(in crate::link) fn send_to_pair(&mut self, run: Run<'_>) -> Result<Taken, SendError> {
+        self.send(run).map_err(|error| {
+            if is_departure(&error) { SendError::Broken(error) } else { SendError::Refused(error) }
+        })
+    }
+}
+
+/// Does `error` say that a unix peer is gone?
+pub(super) fn is_departure(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE | libc::EPERM)
+    )
 }
 
 fn receive_unix(socket: &UnixDatagram, room: &mut [u8]) -> io::Result<Datagram> {
