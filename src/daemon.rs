@@ -65,7 +65,11 @@ fn needs_root(kind: &PortKind) -> bool {
             PRIVILEGED.contains(&local.port)
         }
         PortKind::Mcast(group) => PRIVILEGED.contains(&group.address.port()),
-        PortKind::Unix { .. } | PortKind::Connect(_) | PortKind::Fd(_) | PortKind::Dgram { .. } => false,
+        PortKind::Unix { .. }
+        | PortKind::Connect(_)
+        | PortKind::Fd(_)
+        | PortKind::Dgram { .. }
+        | PortKind::Vde(_) => false,
     }
 }
 
@@ -129,6 +133,7 @@ fn unix_names(specs: &[&PortSpec]) -> impl Iterator<Item = UnixName> {
         | PortKind::Dgram { .. }
         | PortKind::L2tpv3 { .. }
         | PortKind::Mcast(_)
+        | PortKind::Vde(_)
         | PortKind::Tap(_)
         | PortKind::Bridge(_)
         | PortKind::Macvtap(_)

@@ -1,5 +1,5 @@
 //! qhub joins virtual machines into one Ethernet segment: an unprivileged hub or learning switch
-//! for what QEMU speaks, and for the host's own network.
+//! for what QEMU and VDE speak, and for the host's own network.
 //!
 //! # A frame's journey
 //!
@@ -14,7 +14,8 @@
 //! ```
 //!
 //! * A [`link`] speaks one transport to one peer. It never blocks and hands over whole frames only.
-//!   New peers come in by a *door*: a listener, a dialler, or a datagram socket that anybody sends to.
+//!   New peers come in by a *door*: a listener, a dialler, the folder of a VDE switch, or a datagram socket
+//!   that anybody sends to.
 //!   What arrives at the last takes the same way, as if the port of its sender had received it.
 //! * The [`batch`] is one arena in the layout of a QEMU stream; runs of frames that leave together
 //!   go out of it in one write, without a copy.

@@ -7,7 +7,7 @@ use std::path::Path;
 use hub_protocol::l2tpv3::L2tpv3;
 
 use crate::bridge::Mode;
-use crate::config::{Group, HostPort, Interface, Peers, PortKind, UnixName};
+use crate::config::{Group, HostPort, Interface, Peers, PortKind, UnixName, Vde};
 use crate::instance::Macs;
 use crate::link::interface_address;
 
@@ -83,7 +83,7 @@ fn unix_netdev(name: &UnixName) -> String {
     }
 }
 
-/// The other end of a datagram port, and who may be there; `None` where QEMU has none.
+/// The other end of a port that is no stream, and who may be there; `None` where QEMU has none.
 fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
     match kind {
         PortKind::Udp { local, peers } => {
@@ -106,7 +106,12 @@ fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
         PortKind::Mcast(group) => {
             Some((mcast_netdev(group)?, "(any QEMU; everybody on the bus hears everything)"))
         }
-        PortKind::Unix { .. }
+        PortKind::Vde(Vde { folder, port_group: None, .. }) => Some((
+            format!("vde,id=n0,sock={}", escaped_path(folder)),
+            "(any QEMU with VDE; so join vde_plug and what else knows VDE)",
+        )),
+        PortKind::Vde(_)
+        | PortKind::Unix { .. }
         | PortKind::Tcp(_)
         | PortKind::Connect(_)
         | PortKind::Fd(_)

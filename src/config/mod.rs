@@ -7,6 +7,7 @@ mod cidr;
 mod host;
 mod spec;
 mod text;
+mod vde;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,7 @@ pub use cidr::Cidr;
 pub use host::{HelperBridge, InterfaceName, Macvtap, MacvtapMode, MacvtapPlace, Owner, Tap};
 pub use spec::SpecError;
 pub use text::parse_name;
+pub use vde::{Vde, VdePlace};
 
 /// Queued octets above which a port is congested, and which it keeps when nobody waits for it.
 pub const HIGH_MARK: usize = 128 * 1024;
@@ -56,7 +58,8 @@ pub enum PortKind {
     },
     /// `tcp:[HOST:]PORT`: serve TCP; each connection is a port.
     Tcp(HostPort),
-    /// `connect:unix:PATH`, `connect:tcp:HOST:PORT`: dial a QEMU, again when it goes.
+    /// `connect:unix:PATH`, `connect:tcp:HOST:PORT`: dial a QEMU, again when it goes; `connect:vde:DIR`:
+    /// join a VDE switch.
     Connect(Remote),
     /// `fd:N`: an inherited socket: connected, listening, or bound for datagrams; or a TAP.
     Fd(i32),
@@ -87,6 +90,8 @@ pub enum PortKind {
     },
     /// `mcast:GROUP:PORT`: the bus that QEMUs make of a multicast group.
     Mcast(Group),
+    /// `vde:DIR`: be a VDE switch; each client is a port.
+    Vde(Vde),
     /// `tap:[NAME]`: a TAP, made or opened.
     Tap(Tap),
     /// `bridge:BRIDGE`: a TAP that QEMU's helper makes on a bridge.
@@ -115,7 +120,8 @@ impl PortKind {
             | Self::Udp { .. }
             | Self::Dgram { .. }
             | Self::L2tpv3 { .. }
-            | Self::Mcast(_) => None,
+            | Self::Mcast(_)
+            | Self::Vde(_) => None,
         };
         name.map(|name| (name, None))
     }
@@ -204,6 +210,8 @@ pub enum Remote {
     Unix(UnixName),
     /// TCP.
     Tcp(HostPort),
+    /// A VDE switch.
+    Vde(VdePlace),
 }
 
 /// The name of a unix socket.
@@ -286,6 +294,11 @@ impl fmt::Display for PortKind {
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Connect(Remote::Unix(name)) => write!(f, "connect:unix:{name}"),
             Self::Connect(Remote::Tcp(address)) => write!(f, "connect:tcp:{address}"),
+            Self::Connect(Remote::Vde(place)) => write!(f, "connect:vde:{}", place.folder.display()),
+            Self::Vde(Vde { folder, port_group: None, .. }) => write!(f, "vde:{}", folder.display()),
+            Self::Vde(Vde { folder, port_group: Some(group), .. }) => {
+                write!(f, "vde:{},port-group={group}", folder.display())
+            }
             Self::Fd(fd) => write!(f, "fd:{fd}"),
             Self::Udp { local, .. } => write!(f, "udp:{local}"),
             Self::Dgram { path, .. } => write!(f, "dgram:{}", path.display()),

@@ -15,7 +15,7 @@ use super::text::{
 };
 use super::{
     Group, HelperBridge, HostPort, Interface, Macvtap, PeerLimits, Peers, PortKind, PortOptions, PortSpec,
-    QUEUE_MIN, Remote, Tap, UnixName,
+    QUEUE_MIN, Remote, Tap, UnixName, Vde, VdePlace,
 };
 use crate::bridge::MAX_PORTS;
 
@@ -39,8 +39,8 @@ pub(super) fn refuse<T>(reason: impl Into<String>) -> Result<T, SpecError> {
     Err(SpecError(reason.into()))
 }
 
-const KINDS: &str = "unix:PATH, tcp:[HOST:]PORT, connect:unix:PATH, connect:tcp:HOST:PORT, fd:N, udp:[HOST:]PORT, \
-                     dgram:PATH, mcast:GROUP:PORT, l2tpv3:[HOST:]PORT, tap:[NAME], bridge:BRIDGE, \
+const KINDS: &str = "unix:PATH, tcp:[HOST:]PORT, connect:unix:PATH, connect:tcp:HOST:PORT, connect:vde:DIR, fd:N, udp:[HOST:]PORT, \
+                     dgram:PATH, mcast:GROUP:PORT, l2tpv3:[HOST:]PORT, vde:DIR, tap:[NAME], bridge:BRIDGE, \
                      macvtap:INTERFACE or packet:INTERFACE";
 
 impl FromStr for PortSpec {
@@ -91,6 +91,9 @@ impl PortSpec {
 
     /// Sees that what was said fits together.
     fn check(&self) -> Result<(), SpecError> {
+        if let PortKind::Connect(Remote::Vde(place)) = &self.kind {
+            place.check()?;
+        }
         if let PortKind::L2tpv3 { framing, .. } = &self.kind
             && let Err(fault) = framing.check()
         {
@@ -171,6 +174,8 @@ impl PortKind {
             }
             ("ttl", Self::Mcast(group)) => group.ttl = parse_number(value, 0, u8::MAX, key)?,
             (_, Self::L2tpv3 { framing, .. }) => return set_l2tpv3(framing, key, value),
+            (_, Self::Vde(vde)) => return vde.set(key, value),
+            (_, Self::Connect(Remote::Vde(place))) => return place.set(key, value),
             (_, Self::Tap(tap)) => return tap.set(key, value),
             (_, Self::Bridge(bridge)) => return bridge.set(key, value),
             (_, Self::Macvtap(macvtap)) => return macvtap.set(key, value),
@@ -216,8 +221,11 @@ fn parse_kind(place: &str, remote: Option<&str>) -> Result<PortKind, SpecError> 
         "connect" => PortKind::Connect(match address.split_once(':') {
             Some(("unix", name)) => Remote::Unix(parse_unix_name(name)?),
             Some(("tcp", host_port)) => Remote::Tcp(parse_host_port(host_port, None, 1)?),
+            Some(("vde", folder)) => Remote::Vde(VdePlace::parse(folder)?),
             _ => {
-                return refuse(format!("'{place}': write connect:unix:PATH or connect:tcp:HOST:PORT"));
+                return refuse(format!(
+                    "'{place}': write connect:unix:PATH, connect:tcp:HOST:PORT or connect:vde:DIR"
+                ));
             }
         }),
         "fd" => match address.parse() {
@@ -248,6 +256,7 @@ fn parse_kind(place: &str, remote: Option<&str>) -> Result<PortKind, SpecError> 
             return Ok(PortKind::L2tpv3 { local, remote, framing: L2tpv3::default() });
         }
         "mcast" => PortKind::Mcast(parse_group(address)?),
+        "vde" => PortKind::Vde(Vde::parse(address)?),
         "tap" => PortKind::Tap(Tap::parse(address)?),
         "bridge" => PortKind::Bridge(HelperBridge::parse(address)?),
         "macvtap" => PortKind::Macvtap(Macvtap::parse(address)?),

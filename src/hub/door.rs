@@ -1,8 +1,7 @@
 //! A door: a way into the hub, as one port specification describes it.
 
-use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use log::{debug, warn};
@@ -10,16 +9,15 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use socket2::{Domain, Socket, Type};
 
 use super::datagrams::Server;
+use super::entrance::Entrance;
+use super::vde::VdeServer;
 use crate::bridge::PortId;
 use crate::config::{PeerLimits, Peers, PortKind, PortOptions, PortSpec};
 use crate::link::{
     DatagramLink, DatagramServer, Dialer, Link, Listener, MulticastLink, PacketLink, Peer, StreamLink,
-    StreamSocket, TapLink, sys,
+    StreamSocket, TapLink, VdeSwitch, sys,
 };
 use crate::port::QUIET;
-
-/// How soon a listener tries again that could not accept.
-const STARVED: Duration = Duration::from_millis(100);
 
 /// A way into the hub, as one port specification describes it.
 #[derive(Debug)]
@@ -40,15 +38,17 @@ pub(super) struct DoorFace {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// Each connection becomes a port.
-    Listener {
-        listener: Listener,
-        /// Is there anything to accept, as far as the poll told?
-        ready: bool,
-        /// It could not accept; when to try again.
-        starved: Option<Instant>,
-    },
+    Listener(Entrance),
+    /// Each client that is plugged in becomes a port.
+    Vde(Box<VdeServer>),
     /// One connection is kept up.
-    Dialer { dialer: Dialer, name: Option<String>, port: Option<PortId> },
+    Dialer {
+        dialer: Dialer,
+        name: Option<String>,
+        port: Option<PortId>,
+        /// The folder of the VDE switch that the port joins.
+        folder: Option<(u64, u64)>,
+    },
     /// Each source becomes a port, or only one may.
     Server(Box<Server>),
     /// A link that is there from the start, until it is made a port.
@@ -82,45 +82,16 @@ impl Door {
     /// The TCP address that it serves, if it does.
     pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
         match &self.kind {
-            Kind::Listener { listener, .. } => listener.tcp_address(),
-            Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => None,
-        }
-    }
-
-    /// A listener's next connection; `None` when there is none now, an error when the listener has
-    /// to rest, most often because the system is out of something.
-    pub(super) fn accept(&mut self, now: Instant) -> Option<io::Result<(StreamSocket, Peer)>> {
-        let Kind::Listener { listener, ready, starved } = &mut self.kind else { return None };
-        if !*ready || starved.is_some_and(|until| now < until) {
-            return None;
-        }
-        *starved = None;
-        loop {
-            let error = match listener.accept() {
-                Ok(socket) => {
-                    let peer = socket.peer();
-                    return Some(Ok((socket, peer)));
-                }
-                Err(error) => error,
-            };
-            if error.kind() == io::ErrorKind::WouldBlock {
-                *ready = false;
-                return None;
-            }
-            // A connection that ended before it was accepted is no reason to stop; anything else may
-            // last.
-            if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
-                *starved = Some(now + STARVED);
-                return Some(Err(error));
-            }
+            Kind::Listener(entrance) => entrance.listener.tcp_address(),
+            Kind::Vde(_) | Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => None,
         }
     }
 
     /// Is `peer` admitted?
     pub(super) fn admits(&self, peer: &Peer) -> bool {
         match &self.kind {
-            Kind::Listener { listener, .. } => listener.admits(peer),
-            Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => true,
+            Kind::Listener(entrance) => entrance.listener.admits(peer),
+            Kind::Vde(_) | Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => true,
         }
     }
 
@@ -128,7 +99,7 @@ impl Door {
     pub(super) fn port_name(&self) -> &str {
         match &self.kind {
             Kind::Dialer { name: Some(name), .. } => name,
-            Kind::Dialer { .. } | Kind::Listener { .. } | Kind::Server(_) | Kind::Ready(_) => {
+            Kind::Dialer { .. } | Kind::Listener(_) | Kind::Vde(_) | Kind::Server(_) | Kind::Ready(_) => {
                 &self.face.shown
             }
         }
@@ -137,7 +108,8 @@ impl Door {
     /// When it wants to be looked at.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         match &self.kind {
-            Kind::Listener { ready, starved, .. } => ready.then(|| starved.unwrap_or(now)),
+            Kind::Listener(entrance) => entrance.deadline(now),
+            Kind::Vde(server) => server.deadline(now),
             Kind::Dialer { dialer, .. } => dialer.deadline(),
             Kind::Server(server) => server.ready.then_some(now),
             Kind::Ready(_) => None,
@@ -149,7 +121,11 @@ impl DoorFace {
     /// What its ports are named after.
     pub(super) fn stem(&self) -> String {
         let kind = self.shown.strip_prefix("connect:").unwrap_or(&self.shown);
-        let kind = kind.split(':').next().unwrap_or(kind);
+        let kind = match kind.split(':').next().unwrap_or(kind) {
+            // The numbers behind this are those of the ports of a switch that we are.
+            "vde" if kind != self.shown => "plug",
+            kind => kind,
+        };
         self.options.name.clone().unwrap_or_else(|| kind.to_owned())
     }
 
@@ -173,7 +149,7 @@ impl Kind {
             }
             PortKind::Tcp(address) => Listener::tcp(address).map(Self::listener),
             PortKind::Connect(remote) => {
-                Ok(Self::Dialer { dialer: Dialer::new(remote, now)?, name: None, port: None })
+                Ok(Self::Dialer { dialer: Dialer::new(remote, now)?, name: None, port: None, folder: None })
             }
             PortKind::Fd(fd) => inherit(*fd),
             PortKind::Udp { local, peers } => {
@@ -191,6 +167,10 @@ impl Kind {
                 let link = MulticastLink::join(group)?;
                 Ok(Self::ready((link, Peer::Address(group.address))))
             }
+            PortKind::Vde(vde) => {
+                let (switch, listener) = VdeSwitch::open(vde)?;
+                Ok(Self::Vde(Box::new(VdeServer::new(switch, listener, vde.ports))))
+            }
             PortKind::Tap(tap) => TapLink::open(tap).map(Self::ready),
             PortKind::Bridge(bridge) => TapLink::by_helper(bridge).map(Self::ready),
             PortKind::Macvtap(macvtap) => TapLink::macvtap(macvtap).map(Self::ready),
@@ -207,7 +187,7 @@ impl Kind {
     }
 
     fn listener(listener: Listener) -> Self {
-        Self::Listener { listener, ready: false, starved: None }
+        Self::Listener(Entrance::new(listener))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The doors of a hub, served: a listener makes a port of each connection, a datagram server one of
-//! each source, a dialler keeps one up, and a link that was ready is one.
+//! The doors of a hub, served: a listener makes a port of each connection, a VDE switch one of each client,
+//! a datagram server one of each source, a dialler keeps one up, and a link that was ready is one.
 
 use std::io;
 use std::time::Instant;
@@ -13,12 +13,17 @@ use super::Hub;
 use super::datagrams::Server;
 use super::door::{Door, DoorFace, Kind};
 use super::ports::earlier;
+use super::vde::VdeServer;
 use crate::bridge::{MAX_PORTS, PortId};
 use crate::discard::Drops;
-use crate::link::{Peer, StreamLink, StreamSocket};
+use crate::link::{Dialled, Peer, StreamLink};
+use crate::port::Counters;
 
 /// Connections accepted from one listener in one turn.
-const ACCEPTS: usize = 64;
+pub(super) const ACCEPTS: usize = 64;
+
+/// In the poll's names, the doors' own come up to here; those of the guests at doors follow.
+pub(super) const GUESTS: usize = 1 << 16;
 
 /// How often a datagram server receives when it closes: what it holds is not more.
 const LAST_RECEIVES: usize = 16;
@@ -32,10 +37,14 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    /// The poll tells of door `index`.
-    pub(super) fn note(&mut self, index: usize, is_closed: bool) {
-        match self.doors.get_mut(index).map(|door| &mut door.kind) {
-            Some(Kind::Listener { ready, .. }) => *ready = true,
+    /// The poll tells of a door, or a guest at one.
+    pub(super) fn note(&mut self, place: usize, is_closed: bool) {
+        match self.doors.get_mut(place % GUESTS).map(|door| &mut door.kind) {
+            Some(Kind::Listener(entrance)) => entrance.note(),
+            Some(Kind::Vde(server)) => match (place / GUESTS).checked_sub(1) {
+                None => server.entrance.note(),
+                Some(guest) => server.note(guest),
+            },
             Some(Kind::Dialer { dialer, .. }) => dialer.note(),
             Some(Kind::Server(server)) => {
                 server.is_shut |= is_closed;
@@ -50,18 +59,28 @@ impl Doors {
         self.doors.iter().fold(None, |wake, door| earlier(wake, door.deadline(now)))
     }
 
-    /// Does `socket` lead to one of our own doors? A frame would then circulate for ever.
-    fn serve(&self, socket: &StreamSocket) -> bool {
-        match socket.peer() {
-            Peer::Process { pid, .. } => u32::try_from(pid) == Ok(std::process::id()),
+    /// Does this connection lead to one of our own doors? A frame would then circulate for ever.
+    fn serve(&self, dialled: &Dialled) -> bool {
+        match &dialled.peer {
+            &Peer::Process { pid, .. } | &Peer::Client { pid, .. } => {
+                u32::try_from(pid) == Ok(std::process::id())
+            }
             Peer::Address(peer) => {
                 let served = self.doors.iter().filter_map(Door::tcp_address);
                 served.filter(|served| served.port() == peer.port()).any(|served| {
-                    served.ip() == peer.ip() || served.ip().is_unspecified() && socket.is_local()
+                    served.ip() == peer.ip() || served.ip().is_unspecified() && dialled.is_local
                 })
             }
             Peer::Socket(_) | Peer::Interface { .. } | Peer::Unknown => false,
         }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Door> {
+        self.doors.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Door> {
+        self.doors.iter_mut()
     }
 
     /// The door `index`, if it is a datagram server.
@@ -72,11 +91,29 @@ impl Doors {
         }
     }
 
+    /// Does another door join the VDE switch of this connection? What comes in by one would go out by the
+    /// other for ever.
+    fn join(&self, dialled: &Dialled) -> bool {
+        dialled.folder.is_some()
+            && self
+                .doors
+                .iter()
+                .any(|door| matches!(&door.kind, Kind::Dialer { folder, .. } if *folder == dialled.folder))
+    }
+
+    /// The door `index`, if it is a VDE switch.
+    pub(super) fn vde(&mut self, index: usize) -> Option<(&mut DoorFace, &mut VdeServer)> {
+        match self.doors.get_mut(index)? {
+            Door { face, kind: Kind::Vde(server) } => Some((face, server)),
+            Door { .. } => None,
+        }
+    }
+
     /// Those that are datagram servers.
     pub(super) fn servers(&self) -> impl Iterator<Item = (&DoorFace, &Server)> {
         self.doors.iter().filter_map(|door| match &door.kind {
             Kind::Server(server) => Some((&door.face, &**server)),
-            Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => None,
+            Kind::Listener(_) | Kind::Vde(_) | Kind::Dialer { .. } | Kind::Ready(_) => None,
         })
     }
 
@@ -86,17 +123,19 @@ impl Doors {
         open.chain(self.closed.iter().cloned()).collect()
     }
 
-    /// Port `id` is gone. True when its door keeps its name for it: a dialler's will come back.
-    pub(super) fn forget(&mut self, id: PortId, now: Instant) -> bool {
+    /// Port `id` is gone, having counted this. True when its door keeps its name for it: a dialler's will
+    /// come back.
+    pub(super) fn forget(&mut self, id: PortId, counters: &Counters, now: Instant) -> bool {
         for door in &mut self.doors {
             match &mut door.kind {
-                Kind::Dialer { dialer, port, .. } if *port == Some(id) => {
-                    *port = None;
+                Kind::Dialer { dialer, port, folder, .. } if *port == Some(id) => {
+                    (*port, *folder) = (None, None);
                     dialer.rest(now);
                     return true;
                 }
                 Kind::Server(server) => server.forget(id),
-                Kind::Listener { .. } | Kind::Dialer { .. } | Kind::Ready(_) => {}
+                Kind::Vde(server) => server.plan.leave(id, counters.into()),
+                Kind::Listener(_) | Kind::Dialer { .. } | Kind::Ready(_) => {}
             }
         }
         false
@@ -110,7 +149,8 @@ impl Doors {
     /// Closes them all: nothing comes in any more, and our socket files are removed.
     pub(super) fn close(&mut self) {
         self.closed = self.drops();
-        self.doors.clear();
+        // Who came first made the folder that others may be in.
+        while self.doors.pop().is_some() {}
     }
 }
 
@@ -130,9 +170,13 @@ impl Hub {
         };
         let mut only_peer = None;
         match &mut door.kind {
-            Kind::Listener { listener, .. } => {
-                listener.register(self.poll.registry(), door_token(index))?;
+            Kind::Listener(entrance) => {
+                entrance.listener.register(self.poll.registry(), door_token(index))?;
                 info!(door = door.face.shown.as_str(); "listening");
+            }
+            Kind::Vde(server) => {
+                server.entrance.listener.register(self.poll.registry(), door_token(index))?;
+                info!(door = door.face.shown.as_str(); "a VDE switch");
             }
             Kind::Dialer { name: kept, .. } => *kept = Some(name()),
             Kind::Server(server) => {
@@ -172,7 +216,8 @@ impl Hub {
     pub(super) fn serve_doors(&mut self, now: Instant) {
         for index in 0..self.doors.doors.len() {
             match self.doors.doors[index].kind {
-                Kind::Listener { .. } => self.serve_listener(index, now),
+                Kind::Listener(_) => self.serve_listener(index, now),
+                Kind::Vde(_) => self.serve_vde(index, now),
                 Kind::Dialer { .. } => self.serve_dialer(index, now),
                 Kind::Server(_) => self.serve_datagrams(index, now),
                 Kind::Ready(_) => {}
@@ -193,8 +238,10 @@ impl Hub {
     /// A port is gone: its descriptor may let a starved listener go on.
     pub(super) fn retry_doors(&mut self, now: Instant) {
         for door in &mut self.doors.doors {
-            if let Kind::Listener { starved: starved @ Some(_), .. } = &mut door.kind {
-                *starved = Some(now);
+            match &mut door.kind {
+                Kind::Listener(entrance) => entrance.retry(now),
+                Kind::Vde(server) => server.entrance.retry(now),
+                Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => {}
             }
         }
     }
@@ -202,17 +249,16 @@ impl Hub {
     fn serve_listener(&mut self, index: usize, now: Instant) {
         for _ in 0..ACCEPTS {
             let door = &mut self.doors.doors[index];
-            let Some(accepted) = door.accept(now) else { return };
-            let (socket, peer) = match accepted {
-                Ok(accepted) => accepted,
+            let Kind::Listener(entrance) = &mut door.kind else { return };
+            let Some(accepted) = entrance.accept(now) else { return };
+            let socket = match accepted {
+                Ok(socket) => socket,
                 Err(error) => {
-                    let is_short = error.raw_os_error() == Some(EMFILE);
-                    let advice =
-                        if is_short { "; raise 'ulimit -n' or close some ports" } else { "; trying again" };
-                    door.face.warn(&format!("can't accept: {error}{advice}"), now);
+                    door.face.warn(&explain_accept(&error), now);
                     return;
                 }
             };
+            let peer = socket.peer();
             if !door.admits(&peer) {
                 door.face.warn(&format!("refused {peer}: another user; any-user=on admits everybody"), now);
                 continue;
@@ -230,10 +276,13 @@ impl Hub {
         let Kind::Dialer { dialer, .. } = &mut self.doors.doors[index].kind else { return };
         let connected = match dialer.advance(self.poll.registry(), door_token(index), now) {
             Ok(None) => return,
-            Ok(Some(socket)) if self.doors.serve(&socket) => {
+            Ok(Some(dialled)) if self.doors.serve(&dialled) => {
                 Err(io::Error::other("this hub itself serves that address; dial a QEMU that listens"))
             }
-            Ok(Some(socket)) => self.keep(index, socket, now),
+            Ok(Some(dialled)) if self.doors.join(&dialled) => Err(io::Error::other(
+                "another port joins the same switch, which makes a loop; leave out one of the two",
+            )),
+            Ok(Some(dialled)) => self.keep(index, dialled, now),
             Err(error) => Err(error),
         };
         let door = &mut self.doors.doors[index];
@@ -252,12 +301,22 @@ impl Hub {
     }
 
     /// Makes a port of what a dialler connected.
-    fn keep(&mut self, index: usize, socket: StreamSocket, now: Instant) -> io::Result<PortId> {
+    fn keep(&mut self, index: usize, dialled: Dialled, now: Instant) -> io::Result<PortId> {
         let door = &self.doors.doors[index];
         let (name, options) = (door.port_name().to_owned(), door.face.options.clone());
-        let (peer, link) = (socket.peer(), StreamLink::dialled(socket)?);
-        self.attach_as(name, Box::new(link), peer, options, now)
+        let id = self.attach_as(name, dialled.link, dialled.peer, options, now)?;
+        if let Kind::Dialer { folder, .. } = &mut self.doors.doors[index].kind {
+            *folder = dialled.folder;
+        }
+        Ok(id)
     }
+}
+
+/// What to say of a connection that could not be accepted.
+pub(super) fn explain_accept(error: &io::Error) -> String {
+    let is_short = error.raw_os_error() == Some(EMFILE);
+    let advice = if is_short { "raise 'ulimit -n' or close some ports" } else { "trying again" };
+    format!("can't accept: {error}; {advice}")
 }
 
 /// The poll's name for a door.

@@ -3,15 +3,20 @@
 //! A turn takes what the poll told, flushes what can be written again, serves the ready ports one
 //! batch each, and reaps the dead. Nothing below calls back up.
 
+mod control;
 mod datagrams;
 mod door;
 mod doors;
 mod drain;
+mod entrance;
 mod names;
+mod plan;
 mod ports;
+mod ready;
 mod relay;
 mod slab;
 mod snapshot;
+mod vde;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -19,7 +24,9 @@ use std::time::{Duration, Instant};
 use log::{Level, info, log, warn};
 use mio::{Events, Poll, Registry, Token};
 
+pub use control::{Endpoint, NumberedPort, PortTraffic, Station, SwitchState, Traffic};
 pub use door::Door;
+pub use plan::{PlannedPort, PortPlan};
 pub use snapshot::{PortRow, Snapshot};
 
 use crate::batch::FrameBatch;
@@ -31,6 +38,7 @@ use doors::Doors;
 use drain::Drain;
 use names::Names;
 use ports::{Gate, Ports, earlier};
+use ready::Class;
 
 /// How often aged stations are swept out of memory.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -171,9 +179,7 @@ impl Hub {
         options: PortOptions,
         now: Instant,
     ) -> io::Result<PortId> {
-        let limit = self.ports.slab.limit();
-        let full = || io::Error::other(format!("all {limit} ports are in use; raise --max-ports"));
-        let id = self.ports.slab.vacancy().ok_or_else(full)?;
+        let id = self.ports.slab.vacancy().ok_or_else(|| self.ports.slab.full())?;
         let is_bus = link.is_bus();
         self.ports.insert(id, name.clone(), link, peer.clone(), options, now)?;
         if is_bus {
@@ -255,10 +261,13 @@ impl Hub {
 
     /// One batch from each port that may be read: who was served goes behind those that wait.
     fn serve_ready(&mut self, now: Instant) {
-        for _ in 0..self.ports.ready.len() {
-            let Some(id) = self.ports.ready.pop_front() else {
-                break;
-            };
+        self.serve_class(Class::Urgent, now);
+        self.serve_class(Class::Patient, now);
+    }
+
+    fn serve_class(&mut self, class: Class, now: Instant) {
+        for _ in 0..self.ports.ready.len(class) {
+            let Some(id) = self.ports.ready.pop(class) else { break };
             let is_shut = self.drain.is_none() && self.ports.may_receive(id, now) != Gate::Open;
             if is_shut || self.has_earlier(id) {
                 self.kept.push(id);
@@ -276,7 +285,7 @@ impl Hub {
             self.ports.settle(id);
         }
         while let Some(id) = self.kept.pop() {
-            self.ports.ready.push_front(id);
+            self.ports.ready.put_back(class, id);
         }
     }
 
@@ -304,7 +313,7 @@ impl Hub {
             let is_fault = port.ended().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
             let level = if is_fault { Level::Warn } else { Level::Info };
             log!(level, port = port.name.as_str(), peer:% = port.peer, reason = reason.as_str(); "port down: {counters}");
-            if !self.doors.forget(id, now) {
+            if !self.doors.forget(id, &counters, now) {
                 self.names.release(&port.name);
             }
             self.retry_doors(now);
@@ -315,12 +324,11 @@ impl Hub {
         let mut wake = earlier(self.sweep, self.doors.deadline(now));
         wake = earlier(wake, self.drain.as_ref().map(|drain| drain.deadline(&self.ports, now)));
         self.waited_for = PortSet::default();
-        for index in 0..self.ports.ready.len() {
-            let gate = if self.drain.is_some() {
-                Gate::Open
-            } else {
-                self.ports.may_receive(self.ports.ready[index], now)
-            };
+        // Its room is used again.
+        let mut ready = std::mem::take(&mut self.kept);
+        ready.extend(self.ports.ready.iter());
+        for id in ready.drain(..) {
+            let gate = if self.drain.is_some() { Gate::Open } else { self.ports.may_receive(id, now) };
             match gate {
                 Gate::Open => wake = Some(now),
                 Gate::Shut { waits_for, until } => {
@@ -329,6 +337,7 @@ impl Hub {
                 }
             }
         }
+        self.kept = ready;
         wake
     }
 }

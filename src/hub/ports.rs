@@ -1,12 +1,12 @@
 //! The ports, and what they share: the memory of their queues, the list of those that are ready,
 //! and the list of those that are to die.
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
 use mio::{Registry, Token};
 
+use super::ready::{Class, Ready};
 use super::slab::Slab;
 use crate::batch::{ARENA, Bundle, Load, Run, SHORT};
 use crate::bridge::{PortId, PortSet};
@@ -25,8 +25,8 @@ const BATCH_FRAMES: usize = 2048;
 pub(super) struct Ports {
     pub(super) slab: Slab,
     pub(super) memory: Memory,
-    /// Ports that may have something to receive: served from the front, put back behind.
-    pub(super) ready: VecDeque<PortId>,
+    /// Ports that may have something to receive.
+    pub(super) ready: Ready,
     /// Ports that have ended since the last reaping; some may be named twice.
     pub(super) doomed: Vec<PortId>,
     pub(super) registry: Registry,
@@ -37,7 +37,7 @@ impl Ports {
         Self {
             slab: Slab::new(limit),
             memory: Memory::new(memory),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             doomed: Vec::new(),
             registry,
         }
@@ -130,7 +130,8 @@ impl Ports {
             self.doomed.push(id);
         } else if port.is_readable() && !port.is_listed {
             port.is_listed = true;
-            self.ready.push_back(id);
+            let class = if port.patience().is_some() { Class::Urgent } else { Class::Patient };
+            self.ready.push(class, id);
         }
     }
 
@@ -139,7 +140,7 @@ impl Ports {
         let mut port = self.slab.remove(id)?;
         port.close(&self.registry, now, &mut self.memory);
         if port.is_listed {
-            self.ready.retain(|&listed| listed != id);
+            self.ready.remove(id);
         }
         for (_, other) in self.slab.iter_mut() {
             other.awaited.remove(id);

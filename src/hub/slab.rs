@@ -1,6 +1,7 @@
 //! The ports of the hub, by their index: a [`PortId`] is also the poll's token for it.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use crate::bridge::{MAX_PORTS, PortId};
 use crate::port::Port;
@@ -27,6 +28,11 @@ impl Slab {
             .or_else(|| PortId::new(self.ports.len()).filter(|id| id.index() < self.limit))
     }
 
+    /// Why there is no vacancy.
+    pub(super) fn full(&self) -> io::Error {
+        io::Error::other(format!("all {} ports are in use; raise --max-ports", self.limit))
+    }
+
     /// Puts a port into the place that [`Self::vacancy`] named.
     pub(super) fn insert(&mut self, id: PortId, port: Port) {
         if self.free.remove(&id) {
@@ -48,10 +54,6 @@ impl Slab {
 
     pub(super) fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
         self.ports.get_mut(id.index())?.as_mut()
-    }
-
-    pub(super) fn limit(&self) -> usize {
-        self.limit
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PortId, &Port)> {

@@ -1,4 +1,4 @@
-//! Dialling a QEMU that listens (`listen=`, `server=on`), and again when it goes.
+//! Dialling a QEMU that listens (`listen=`, `server=on`) or joining a VDE switch, and again when it goes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,9 +9,9 @@ use anyhow::Result;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use super::StreamSocket;
 use super::listener::resolve;
-use crate::config::{Remote, UnixName};
+use super::{Joining, Link, Peer, StreamLink, StreamSocket};
+use crate::config::{Remote, UnixName, VdePlace};
 
 /// Back-off between two attempts: from the first value, doubled up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -28,7 +28,7 @@ enum State {
     /// Nothing until then.
     Idle { until: Instant },
     /// An attempt is under way until then at the latest; the poll may have told of it.
-    Connecting { socket: StreamSocket, until: Instant, told: bool },
+    Connecting { attempt: Attempt, until: Instant, told: bool },
     /// There is a connection since then.
     Connected { since: Instant },
 }
@@ -46,6 +46,82 @@ pub struct Dialer {
 enum Places {
     Unix(std::os::unix::net::SocketAddr),
     Tcp(Vec<SocketAddr>),
+    Vde(VdePlace),
+}
+
+/// A connection that is being made.
+#[derive(Debug)]
+enum Attempt {
+    Stream(StreamSocket),
+    Vde(Box<Joining>),
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The link over it.
+    pub link: Box<dyn Link>,
+    /// Who is at its other end.
+    pub peer: Peer,
+    /// Does it stay on this host?
+    pub is_local: bool,
+    /// The folder of a VDE switch, by its device and inode.
+    pub folder: Option<(u64, u64)>,
+}
+
+impl Attempt {
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Self::Stream(socket) => socket.register(registry, token, Interest::WRITABLE),
+            Self::Vde(joining) => joining.register(registry, token),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Stream(socket) => socket.deregister(registry),
+            Self::Vde(joining) => joining.deregister(registry),
+        }
+    }
+
+    /// Is there a connection now? An error is the end of the attempt.
+    fn is_made(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Stream(socket) => {
+                if let Some(error) = socket.take_error()? {
+                    return Err(error);
+                }
+                if socket.is_connected_to_itself() {
+                    return Err(io::Error::other("nothing but ourselves answers there"));
+                }
+                Ok(socket.is_connected())
+            }
+            Self::Vde(joining) => joining.is_answered(),
+        }
+    }
+
+    /// Why it has taken too long.
+    fn timed_out(&self) -> io::Error {
+        match self {
+            Self::Stream(_) => io::ErrorKind::TimedOut.into(),
+            Self::Vde(_) => {
+                io::Error::other("the switch does not answer; it may have no such port, or none left")
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<Dialled> {
+        Ok(match self {
+            Self::Stream(socket) => {
+                let (peer, is_local) = (socket.peer(), socket.is_local());
+                Dialled { link: Box::new(StreamLink::dialled(socket)?), peer, is_local, folder: None }
+            }
+            Self::Vde(joining) => {
+                let (peer, folder) = (joining.peer(), Some(joining.folder()));
+                Dialled { link: Box::new(joining.finish()?), peer, is_local: true, folder }
+            }
+        })
+    }
 }
 
 impl Dialer {
@@ -63,6 +139,7 @@ impl Dialer {
                 Places::Unix(std::os::unix::net::SocketAddr::from_abstract_name(name)?)
             }
             Remote::Tcp(address) => Places::Tcp(resolve(address)?),
+            Remote::Vde(place) => Places::Vde(place.clone()),
         };
         Ok(Self { places, next_place: 0, retry: RETRY.0, state: State::Idle { until: now } })
     }
@@ -83,7 +160,7 @@ impl Dialer {
     }
 
     /// Goes one step on: begins an attempt when it is due, or looks how the one under way went.
-    /// Returns the socket once it is connected; it is then no longer polled.
+    /// Returns the connection once it is made; it is then no longer polled.
     ///
     /// # Errors
     ///
@@ -93,48 +170,43 @@ impl Dialer {
         registry: &Registry,
         token: Token,
         now: Instant,
-    ) -> io::Result<Option<StreamSocket>> {
-        let (mut socket, until, is_polled) =
+    ) -> io::Result<Option<Dialled>> {
+        let (mut attempt, until, is_polled) =
             match std::mem::replace(&mut self.state, State::Idle { until: now }) {
                 State::Idle { until } if now >= until => (self.begin()?, now + ATTEMPT, false),
-                State::Connecting { socket, until, told } if told || now >= until => (socket, until, true),
+                State::Connecting { attempt, until, told } if told || now >= until => (attempt, until, true),
                 state @ (State::Idle { .. } | State::Connecting { .. } | State::Connected { .. }) => {
                     self.state = state;
                     return Ok(None);
                 }
             };
-        if let Some(error) = socket.take_error()? {
-            return Err(error);
-        }
-        if socket.is_connected_to_itself() {
-            return Err(io::Error::other("nothing but ourselves answers there"));
-        }
-        if socket.is_connected() {
+        if attempt.is_made()? {
             if is_polled {
-                socket.deregister(registry)?;
+                attempt.deregister(registry)?;
             }
-            return Ok(Some(socket));
+            return attempt.finish().map(Some);
         }
         if now >= until {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(attempt.timed_out());
         }
         if !is_polled {
-            socket.register(registry, token, Interest::WRITABLE)?;
+            attempt.register(registry, token)?;
         }
-        self.state = State::Connecting { socket, until, told: false };
+        self.state = State::Connecting { attempt, until, told: false };
         Ok(None)
     }
 
-    /// A unix socket is connected at once, TCP some time later.
-    fn begin(&mut self) -> io::Result<StreamSocket> {
-        Ok(match &self.places {
+    /// A unix socket is connected at once, anything else some time later.
+    fn begin(&mut self) -> io::Result<Attempt> {
+        Ok(Attempt::Stream(match &self.places {
+            Places::Vde(place) => return Ok(Attempt::Vde(Box::new(Joining::begin(place)?))),
             Places::Unix(address) => StreamSocket::Unix(UnixStream::connect_addr(address)?),
             Places::Tcp(addresses) => {
                 let address = addresses[self.next_place % addresses.len()];
                 self.next_place += 1;
                 StreamSocket::Tcp(TcpStream::connect(address)?)
             }
-        })
+        }))
     }
 
     /// The connection is in use.

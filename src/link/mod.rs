@@ -11,6 +11,7 @@ mod listener;
 mod socket_file;
 mod stream;
 pub(crate) mod sys;
+mod vde;
 
 use std::fmt;
 use std::io;
@@ -21,11 +22,12 @@ use std::time::Duration;
 use mio::{Interest, Registry, Token};
 
 pub use datagram::{Arrival, DatagramLink, DatagramServer, MulticastLink, Source};
-pub use dialer::Dialer;
+pub use dialer::{Dialer, Dialled};
 pub use host::{PacketLink, TapLink};
 pub use interface::{interface_address, is_one_interface, is_own_address};
 pub use listener::Listener;
 pub use stream::{StreamLink, StreamSocket};
+pub use vde::{Greeting, Joining, VdeLink, VdeSwitch};
 
 use crate::batch::{Bundle, FrameBatch, Run, Taken};
 
@@ -148,6 +150,15 @@ pub enum Peer {
         /// Its process; 0 when it lives in a PID namespace that we do not see.
         pid: i32,
     },
+    /// A process on this host, and what it says of itself.
+    Client {
+        /// Its user.
+        uid: u32,
+        /// Its process; 0 as above.
+        pid: i32,
+        /// Its own words, without control characters.
+        description: String,
+    },
     /// An address.
     Address(SocketAddr),
     /// A unix datagram socket.
@@ -167,6 +178,10 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process { uid, pid } => write!(f, "uid {uid} pid {pid}"),
+            Self::Client { uid, pid, description } if description.is_empty() => {
+                write!(f, "uid {uid} pid {pid}")
+            }
+            Self::Client { uid, pid, description } => write!(f, "uid {uid} pid {pid}: {description}"),
             Self::Address(address) => write!(f, "{address}"),
             // The peer chose it, and may have put line ends into it.
             Self::Socket(path) => write!(f, "{}", path.display().to_string().escape_debug()),

@@ -2,19 +2,26 @@
 //! nothing else, and removed only while it is still ours.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use mio::net::UnixListener;
-use nix::sys::stat::{Mode, umask};
+use nix::fcntl::AtFlags;
+use nix::libc;
+use nix::sys::stat::{Mode, fchmod, umask};
+use nix::unistd::{Gid, Uid, fchownat};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::UNIX_NAME_MAX;
+
+/// Connections that may wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 1024;
 
 /// How often, and how long apart, another program that starts in the same folder is waited for.
 const LOCK_TRIES: u32 = 50;
@@ -35,7 +42,10 @@ impl SocketFile {
     ///
     /// When something lives there, or is no socket, or the folder refuses.
     pub fn listen(path: &Path, mode: u32) -> Result<(UnixListener, Self)> {
-        Self::make(path, mode, |path| UnixListener::bind(path))
+        let (socket, file) = Self::make(path, mode, Type::STREAM)?;
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        Ok((UnixListener::from_std(socket.into()), file))
     }
 
     /// The same for datagrams.
@@ -44,7 +54,7 @@ impl SocketFile {
     ///
     /// As for [`Self::listen`].
     pub fn bind_datagram(path: &Path, mode: u32) -> Result<(Socket, Self)> {
-        Self::make(path, mode, bind_datagram)
+        Self::make(path, mode, Type::DGRAM)
     }
 
     /// Another datagram socket takes over the file, which is there all the time, after `parting` with
@@ -68,17 +78,57 @@ impl SocketFile {
     /// Makes a socket beside the file, under a name that is as long and not in use.
     fn bind_aside(&self) -> io::Result<(Socket, Self)> {
         let mut name = self.path.as_os_str().as_bytes().to_vec();
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
         let mut bound = Err(io::ErrorKind::AddrInUse.into());
         for last in b'a'..=b'z' {
             if let Some(octet) = name.last_mut() {
                 *octet = last;
             }
-            bound = Self::bind(Path::new(OsStr::from_bytes(&name)), self.mode, bind_datagram);
+            bound = Self::bind(&socket, Path::new(OsStr::from_bytes(&name)), self.mode);
             if !bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
                 break;
             }
         }
-        bound
+        Ok((socket, bound?))
+    }
+
+    /// Binds `socket` to `path`.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when something is there, or the folder's refusal.
+    pub fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<Self> {
+        // The file is made with the mode of the socket: nobody may connect before that is set, and to set it
+        // by the path might meet another file.
+        fchmod(socket, Mode::from_bits_truncate(mode))?;
+        let former = umask(Mode::empty());
+        let bound = SockAddr::unix(path).and_then(|address| socket.bind(&address));
+        umask(former);
+        bound?;
+        Ok(Self { path: path.to_owned(), mode, identity: identity(&fs::symlink_metadata(path)?) })
+    }
+
+    /// A file that its maker leaves to us, if it is still the one of this device and inode then.
+    pub fn left(path: &Path, identity: (u64, u64)) -> Self {
+        Self { path: path.to_owned(), mode: 0, identity }
+    }
+
+    /// Gives the file to a user, or a group, or both, who may use it according to `mode`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the one that was made any more, or the system's.
+    pub fn give_to(&mut self, user: Option<Uid>, group: Option<Gid>, mode: u32) -> io::Result<()> {
+        let file =
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&self.path)?;
+        let found = file.metadata()?;
+        if !found.file_type().is_socket() || identity(&found) != self.identity {
+            return Err(io::Error::other(format!("{} has been replaced", self.path.display())));
+        }
+        fchownat(&file, "", user, group, AtFlags::AT_EMPTY_PATH)?;
+        fs::set_permissions(proc_path(&file), fs::Permissions::from_mode(mode))?;
+        self.mode = mode;
+        Ok(())
     }
 
     /// Where it is.
@@ -86,7 +136,7 @@ impl SocketFile {
         &self.path
     }
 
-    fn make<S>(path: &Path, mode: u32, bind: impl FnOnce(&Path) -> io::Result<S>) -> Result<(S, Self)> {
+    fn make(path: &Path, mode: u32, kind: Type) -> Result<(Socket, Self)> {
         let octets = path.as_os_str().len();
         if octets > UNIX_NAME_MAX {
             bail!(
@@ -103,26 +153,15 @@ impl SocketFile {
         }
         let _lock = lock(folder);
         remove_if_dead(path)?;
-        Self::bind(path, mode, bind).with_context(|| format!("serve {}", path.display()))
-    }
-
-    fn bind<S>(path: &Path, mode: u32, bind: impl FnOnce(&Path) -> io::Result<S>) -> io::Result<(S, Self)> {
-        // Nobody may connect between the bind and the change of permissions.
-        let former = umask(Mode::from_bits_truncate(0o177));
-        let bound = bind(path);
-        umask(former);
-        let socket = bound?;
-        let made = fs::symlink_metadata(path)?;
-        let file = Self { path: path.to_owned(), mode, identity: identity(&made) };
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        let socket = Socket::new(Domain::UNIX, kind, None)?;
+        let file = Self::bind(&socket, path, mode).with_context(|| format!("serve {}", path.display()))?;
         Ok((socket, file))
     }
 }
 
-fn bind_datagram(path: &Path) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    Ok(socket)
+/// The very file that was opened, whatever has become of its path.
+pub(super) fn proc_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 impl Drop for SocketFile {
@@ -152,7 +191,12 @@ fn lock(folder: &Path) -> Option<File> {
     None
 }
 
-fn remove_if_dead(path: &Path) -> Result<()> {
+/// Removes a socket file that nobody serves any more.
+///
+/// # Errors
+///
+/// When something else is there, or somebody serves it.
+pub(super) fn remove_if_dead(path: &Path) -> Result<()> {
     let shown = path.display();
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());

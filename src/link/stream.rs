@@ -85,10 +85,15 @@ impl StreamSocket {
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         match self {
-            Self::Unix(socket) => getsockopt(socket, PeerCredentials)
-                .map_or(Peer::Unknown, |peer| Peer::Process { uid: peer.uid(), pid: peer.pid() }),
+            Self::Unix(socket) => Self::peer_of(socket),
             Self::Tcp(socket) => socket.peer_addr().map_or(Peer::Unknown, Peer::Address),
         }
+    }
+
+    /// Which process is at the other end of a unix socket.
+    pub fn peer_of(socket: &UnixStream) -> Peer {
+        getsockopt(socket, PeerCredentials)
+            .map_or(Peer::Unknown, |peer| Peer::Process { uid: peer.uid(), pid: peer.pid() })
     }
 
     /// Registers a socket that is being connected.

@@ -63,6 +63,31 @@ pub(crate) fn namespace_cookie(socket: impl AsFd) -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u64::from_ne_bytes(cookie)) }
 }
 
+/// The groups of the process at the other end of a unix socket, as they were when it connected.
+///
+/// # Errors
+///
+/// `ERANGE` when these are more than [`GROUPS_MAX`].
+pub(crate) fn peer_groups(socket: impl AsFd) -> io::Result<Vec<libc::gid_t>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; GROUPS_MAX];
+    let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice())).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` octets to `groups`, which is that long and outlives the call.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    groups.truncate(usize::try_from(length).map_err(io::Error::other)? / size_of::<libc::gid_t>());
+    Ok(groups)
+}
+
+/// The most groups of a process that are looked at.
+const GROUPS_MAX: usize = 1024;
+
 /// `asm-generic/socket.h`.
 const SO_NETNS_COOKIE: c_int = 71;
 
@@ -213,6 +238,13 @@ mod tests {
         assert_eq!(take_inherited(number).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(take_inherited(-1).unwrap_err().raw_os_error(), Some(libc::EBADF));
         assert_eq!(take_inherited(999_999).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
+
+    #[test]
+    fn a_peer_has_groups() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let own: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
+        assert_eq!(peer_groups(&one).unwrap(), own);
     }
 
     #[test]
