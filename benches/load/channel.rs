@@ -47,21 +47,26 @@ impl Channel {
             Address::Unix(_) | Address::Tcp(_) => {
                 Self { socket: address.connect()?, carrier: Carrier::Stream(Deframer::new()) }
             }
-            Address::Dgram(path) => Self::datagrams(unix(path)?, None, None),
-            Address::Udp(to) => Self::datagrams(udp(*to)?, None, None),
-            Address::Mcast(group) => Self::datagrams(member(*group)?, Some(bus(*group)?), None),
-            Address::Tap(tap) => Self::datagrams(interface(tap)?, None, None),
-            Address::Vde(folder) => {
-                let (control, data) = vde::join(folder)?;
-                Self::datagrams(data, None, Some(control))
-            }
+            Address::Dgram(path) => Self::datagrams(unix(path)?, None),
+            Address::Udp(to) => Self::datagrams(udp(*to)?, None),
+            Address::Mcast(group) => Self::datagrams(member(*group)?, Some(bus(*group)?)),
+            Address::Tap(tap) => Self::datagrams(interface(tap)?, None),
+            Address::Vde(folder) => Self::vde(folder)?,
         })
     }
 
-    fn datagrams(socket: Socket, sender: Option<Socket>, control: Option<Socket>) -> Self {
+    fn datagrams(socket: Socket, sender: Option<Socket>) -> Self {
         let carrier =
-            Carrier::Datagrams { inbox: Inbox::new(), outbox: Outbox::new(), sender, _control: control };
+            Carrier::Datagrams { inbox: Inbox::new(), outbox: Outbox::new(), sender, _control: None };
         Self { socket, carrier }
+    }
+
+    /// Sends as QEMU does, which stands still while its switch does not read.
+    fn vde(folder: &Path) -> anyhow::Result<Self> {
+        let (control, socket) = vde::join(folder)?;
+        let (inbox, outbox) = (Inbox::new(), Outbox::blocking());
+        let carrier = Carrier::Datagrams { inbox, outbox, sender: None, _control: Some(control) };
+        Ok(Self { socket, carrier })
     }
 
     /// Where frames arrive.

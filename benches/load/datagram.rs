@@ -13,9 +13,9 @@ use crate::frame::SLOTS;
 /// The most frames of one system call.
 const BATCH: usize = SLOTS;
 
-/// Room for a frame of the usual size. No multiple of a page, or the frames would fight for the same few
-/// lines of the cache. A frame that is cut off is found out by its length.
-const ROOM: usize = 1600;
+/// Room for the largest frame that is measured. No multiple of a page, or the frames would fight for the same
+/// few lines of the cache. A frame that is cut off is found out by its length.
+const ROOM: usize = 9280;
 
 /// The frames that one system call has found.
 pub(crate) struct Inbox {
@@ -51,11 +51,20 @@ impl Inbox {
 }
 
 /// Sends frames, and waits where they are not taken.
-pub(crate) struct Outbox(MultiHeaders<()>);
+pub(crate) struct Outbox {
+    headers: MultiHeaders<()>,
+    flags: MsgFlags,
+}
 
 impl Outbox {
+    /// Waits in `poll`.
     pub(crate) fn new() -> Self {
-        Self(MultiHeaders::preallocate(BATCH, None))
+        Self { headers: MultiHeaders::preallocate(BATCH, None), flags: MsgFlags::MSG_DONTWAIT }
+    }
+
+    /// Waits in the call that sends, on a socket that blocks.
+    pub(crate) fn blocking() -> Self {
+        Self { flags: MsgFlags::empty(), ..Self::new() }
     }
 
     /// Sends all of them, `BATCH` at the most.
@@ -73,13 +82,16 @@ impl Outbox {
             *slice = [IoSlice::new(frame)];
             count += 1;
         }
-        let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+        let (fd, flags) = (socket.as_raw_fd(), self.flags);
         let mut left = &slices[..count];
         while !left.is_empty() {
             // A client that has one frame calls `send`, as QEMU does.
             let sent = match left {
                 [[frame]] => send(fd, frame, flags).map(|_| 1),
-                _ => sendmmsg(fd, &mut self.0, left, NO_ADDRESSES, NO_CONTROL, flags).map(Iterator::count),
+                _ => {
+                    let headers = &mut self.headers;
+                    sendmmsg(fd, headers, left, NO_ADDRESSES, NO_CONTROL, flags).map(Iterator::count)
+                }
             };
             match sent {
                 Ok(sent) => left = &left[sent..],

@@ -198,9 +198,10 @@ fn command(lab: &Lab, kind: Kind, setup: Setup, addresses: &[Address]) -> anyhow
     let mut command;
     match kind {
         Kind::Relay | Kind::Passthrough => {
-            let [from, to] = addresses else { bail!("a relay joins two") };
+            let [from, to @ ..] = addresses else { bail!("a relay joins two at least") };
             command = role(setup.cpu)?;
-            command.args(["relay", "--from", &from.to_string(), "--to", &to.to_string()]);
+            command.args(["relay", "--from", &from.to_string()]);
+            command.args(to.iter().flat_map(|to| ["--to".to_owned(), to.to_string()]));
             command.args(setup.duplex.then_some("--duplex"));
             command.args((kind == Kind::Passthrough).then_some("--offload"));
         }

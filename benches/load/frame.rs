@@ -37,6 +37,8 @@ const LOCAL_UNICAST: u8 = 0x02;
 /// How every address of ours begins.
 const PREFIX: [u8; 4] = [LOCAL_UNICAST, b'q', b'h', b'b'];
 
+const BROADCAST: [u8; 6] = [0xff; 6];
+
 /// IEEE 802 "local experimental" EtherType.
 pub(crate) const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 
@@ -50,7 +52,13 @@ static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
 pub(crate) struct Host(pub(crate) u16);
 
 impl Host {
+    /// All stations.
+    pub(crate) const ALL: Self = Self(u16::MAX);
+
     pub(crate) fn mac(self) -> [u8; 6] {
+        if self == Self::ALL {
+            return BROADCAST;
+        }
         let [a, b, c, d] = PREFIX;
         let [high, low] = self.0.to_be_bytes();
         [a, b, c, d, high, low]
@@ -86,7 +94,7 @@ impl<'a> Frame<'a> {
     /// source).
     pub(crate) fn parse(bytes: &'a [u8], to: [u8; 6]) -> Option<Self> {
         let ours = bytes.len() >= BODY
-            && bytes[..SOURCE] == to
+            && (bytes[..SOURCE] == to || bytes[..SOURCE] == BROADCAST)
             && bytes[SOURCE..SOURCE + PREFIX.len()] == PREFIX
             && bytes[ETHERTYPE..KIND] == EXPERIMENTAL;
         let kind = *Kind::ALL.get(usize::from(*bytes.get(KIND)?))?;

@@ -45,7 +45,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::device::Kind;
 use crate::lab::Lab;
-use crate::measure::{Placement, datagram as datagrams, fair, host, rate, rtt, scale};
+use crate::measure::{Placement, datagram as datagrams, fair, host, rate, rtt, scale, vde as vdes};
 use crate::report::Report;
 use crate::socket::Transport;
 
@@ -82,6 +82,8 @@ enum Section {
     Scale,
     /// Pairs on datagram ports: delivered frames per second, loss, processor time.
     Datagram,
+    /// Clients of VDE: delivered frames per second, loss, processor time; and floods.
+    Vde,
     /// Hosts that are joined by TAPs: TCP between two, and frames to and from a socket.
     Host,
 }
@@ -95,7 +97,7 @@ struct Plan {
     #[arg(long)]
     runs: Option<usize>,
     /// Length of a run [default: 0.6; rates, round trips: 0.4; round trips under load: 1.2; hosts:
-    /// 2; slow ports and datagrams: 3].
+    /// and VDE: 2; slow ports and datagrams: 3].
     #[arg(long)]
     seconds: Option<f64>,
     #[arg(long, value_delimiter = ',', default_value = "unix,tcp")]
@@ -163,6 +165,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Section::Fair => fair::run(&lab, &cli.plan, &mut report),
             Section::Scale => scale::run(&lab, &cli.plan, &mut report),
             Section::Datagram => datagrams::run(&lab, &cli.plan, &mut report),
+            Section::Vde => vdes::run(&lab, &cli.plan, &mut report),
             Section::Host => host::run(&lab, &cli.plan, &mut report),
         }
     }

@@ -7,6 +7,8 @@ pub(crate) mod host;
 pub(crate) mod rate;
 pub(crate) mod rtt;
 pub(crate) mod scale;
+pub(crate) mod vde;
+mod versus;
 
 use std::fmt;
 
@@ -168,7 +170,7 @@ fn one_way(
     let mut send =
         format!("send --from {SENDER} --to {RECEIVER} --size {size} --batch {batch} --seconds {seconds}");
     if device.carries_datagrams() {
-        send += " --greet";
+        send += &format!(" --greet {RECEIVER}");
     }
     // The relay carries from its first port to its second.
     let mut sender = Client::start(&send, Some(device.port(0)), cpu)?;

@@ -10,6 +10,7 @@ mod ping;
 mod pump;
 mod receive;
 mod relay;
+mod repeat;
 mod send;
 
 use std::ffi::OsString;

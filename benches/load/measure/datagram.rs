@@ -1,13 +1,12 @@
 //! Pairs of ports that carry each frame in a datagram, and mixed pairs, beside what the sockets allow, VDE's
 //! switch and a bus without anybody in the middle.
 
-use std::collections::BTreeMap;
-
-use super::{Column, LARGEST, Placement, RUNS, Row, Shape, fresh_one_way, row};
+use super::versus::Versus;
+use super::{LARGEST, Placement, RUNS, Row, Shape, fresh_one_way, row};
 use crate::Plan;
 use crate::device::Kind;
 use crate::lab::Lab;
-use crate::report::{Report, Samples, Table, Target, down, up};
+use crate::report::{Report, Table, Target};
 use crate::socket::Transport;
 
 /// Long enough for a port to spend the time that others may wait for it, which it is given anew each second.
@@ -36,21 +35,7 @@ const ROWS: [Row; 8] = [
 ];
 
 pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
-    let mut table = Table::new(&[
-        "flow",
-        "device",
-        "kframes/s",
-        "min .. max",
-        "Gbit/s",
-        "of relay",
-        "of VDE",
-        "lost %",
-        "min .. max",
-        "CPU ns/frame",
-        "CPU of relay",
-        "CPU of VDE",
-        "wrong",
-    ]);
+    let mut table = Table::new(&Versus::HEAD);
     for &placement in &plan.placement {
         // Nothing stops who sends to UDP: on one core it would show how the system shares that.
         let rows = match placement {
@@ -61,15 +46,15 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
             for &batch in &plan.batch {
                 let shape = |row: Row| Shape { transports: row.transports, size, batch, placement };
                 eprintln!("datagram: {}", shape(RELAY));
-                let mut columns = BTreeMap::<Row, Column>::new();
+                let mut versus = Versus::new(RELAY, VDE);
                 for row in plan.rounds(plan.runs(RUNS), rows) {
                     let seconds = plan.seconds(DATAGRAM_SECONDS);
                     let run = fresh_one_way(lab, row.kind, shape(row), seconds, false);
                     let run = report.attempt(&format!("datagram {} {}", shape(row), row.kind), run);
-                    columns.entry(row).or_default().push(run.as_ref(), |run| run.lost / run.sent * 1e2);
+                    versus.column(row).push(run.as_ref(), |run| run.lost / run.sent * 1e2);
                 }
-                tabulate(&mut table, shape, &columns);
-                hold_against_targets(report, shape, &columns);
+                versus.tabulate(&mut table, &ROWS, size, |row| shape(row).to_string());
+                hold_against_targets(report, shape, &versus);
             }
         }
     }
@@ -82,48 +67,22 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, report: &mut Report) {
     );
 }
 
-fn tabulate(table: &mut Table, shape: impl Fn(Row) -> Shape, columns: &BTreeMap<Row, Column>) {
-    for row in ROWS {
-        let Some(column) = columns.get(&row) else {
-            continue;
-        };
-        let of = |base: Row, samples: fn(&Column) -> &Samples| {
-            columns.get(&base).map_or(f64::NAN, |base| samples(column).over(samples(base)).median)
-        };
-        let rate = column.rate.scaled(1e-3);
-        // Nobody stands in the middle of a bus.
-        let cost = |value: f64, digits| up(if row.kind == Kind::Bus { f64::NAN } else { value }, digits);
-        table.row([
-            shape(row).to_string(),
-            row.kind.to_string(),
-            down(rate.median(), 1),
-            format!("{} .. {}", down(rate.min(), 1), down(rate.max(), 1)),
-            down(column.rate.median() * shape(row).size as f64 * 8e-9, 2),
-            down(of(RELAY, |column| &column.rate), 3),
-            down(of(VDE, |column| &column.rate), 3),
-            up(column.lost.median(), 3),
-            format!("{} .. {}", up(column.lost.min(), 3), up(column.lost.max(), 3)),
-            cost(column.nanoseconds.median(), 0),
-            cost(of(RELAY, |column| &column.nanoseconds), 3),
-            cost(of(VDE, |column| &column.nanoseconds), 3),
-            up(column.wrong.sum(), 0),
-        ]);
-    }
-}
-
-fn hold_against_targets(report: &mut Report, shape: impl Fn(Row) -> Shape, columns: &BTreeMap<Row, Column>) {
+fn hold_against_targets(report: &mut Report, shape: impl Fn(Row) -> Shape, versus: &Versus) {
     for row in PROMISED {
-        let Some(column) = columns.get(&row) else {
+        let Some(column) = versus.seen(row) else {
             continue;
         };
         let what = |what: &str| format!("{}: {what}, {}", row.kind, shape(row));
-        if let Some(relay) = columns.get(&RELAY) {
-            report.check(what("rate of relay's"), Target::AtLeast(0.8), column.rate.over(&relay.rate));
+        if let Some(rate) = versus.of_relay(row, |column| &column.rate) {
+            report.check(what("rate of relay's"), Target::AtLeast(0.8), rate);
         }
-        if let Some(vde) = columns.get(&VDE) {
-            report.check(what("rate of vde_switch's"), Target::AtLeast(1.0), column.rate.over(&vde.rate));
-            let cost = column.nanoseconds.over(&vde.nanoseconds);
+        if let Some(rate) = versus.of_vde(row, |column| &column.rate) {
+            report.check(what("rate of vde_switch's"), Target::AtLeast(1.0), rate);
+        }
+        if let Some(cost) = versus.of_vde(row, |column| &column.nanoseconds) {
             report.check(what("CPU of vde_switch's"), Target::AtMost(0.5), cost);
+        }
+        if let Some(vde) = versus.seen(VDE) {
             report.check(
                 what("lost % less vde_switch's"),
                 Target::NeverOver(0.0),

@@ -1,18 +1,13 @@
 //! The raw relay: what two sockets can carry when nobody looks at the bytes. One thread; of a stream 256 KiB at
-//! a time, of datagrams 64.
+//! a time. That of datagrams is in `repeat.rs`, that of TAPs in `pump.rs`.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 
-use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::MsgFlags;
 use socket2::Socket;
 
-use super::pump;
-use crate::datagram::{Inbox, Outbox};
+use super::{pump, repeat};
 use crate::frame::READ_SIZE;
 use crate::socket::Address;
 
@@ -24,8 +19,9 @@ const SEND_BUFFER: usize = 212_992;
 pub(crate) struct Args {
     #[arg(long)]
     from: Address,
-    #[arg(long)]
-    to: Address,
+    /// Where it goes; datagrams may go to several.
+    #[arg(long, required = true)]
+    to: Vec<Address>,
     /// Poll both sockets and relay either way, as is always done for datagrams; without, only read the one and
     /// write the other.
     #[arg(long)]
@@ -36,13 +32,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    if args.from.tap().or(args.to.tap()).is_some() {
-        return pump::run(&args.from, &args.to, args.offload);
+    let [to] = &args.to[..] else {
+        return repeat::run(&args.from, &args.to);
+    };
+    if args.from.tap().or(to.tap()).is_some() {
+        return pump::run(&args.from, to, args.offload);
     }
-    if let (Address::Dgram(from), Address::Dgram(to)) = (&args.from, &args.to) {
-        return run_datagrams(from, to);
+    if args.from.is_datagram() {
+        return repeat::run(&args.from, &args.to);
     }
-    let (from, to) = (args.from.listen()?, args.to.listen()?);
+    let (from, to) = (args.from.listen()?, to.listen()?);
     let (mut from, mut to) = (accept(&from)?, accept(&to)?);
     let mut buffer = vec![0; READ_SIZE];
     if args.duplex {
@@ -77,43 +76,4 @@ pub(super) fn accept(listener: &Socket) -> io::Result<Socket> {
     let (socket, _) = listener.accept()?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
     Ok(socket)
-}
-
-fn run_datagrams(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let (from, to) = (UnixDatagram::bind(from)?, UnixDatagram::bind(to)?);
-    meet(&from)?;
-    meet(&to)?;
-    let (mut inbox, mut outbox) = (Inbox::new(), Outbox::new());
-    loop {
-        let [forth, back] = wait_for(&from, &to)?;
-        if forth {
-            pump_datagrams(&from, &to, &mut inbox, &mut outbox)?;
-        }
-        if back {
-            pump_datagrams(&to, &from, &mut inbox, &mut outbox)?;
-        }
-    }
-}
-
-/// Connects to whom the first frame comes from: what two sockets that are connected to each other hold is
-/// bounded by their buffers only.
-fn meet(socket: &UnixDatagram) -> anyhow::Result<()> {
-    let (_, peer) = socket.recv_from(&mut [])?;
-    Ok(socket.connect(peer.as_pathname().context("a client without a name")?)?)
-}
-
-/// Moves frames until there are no more.
-fn pump_datagrams(
-    from: &UnixDatagram,
-    to: &UnixDatagram,
-    inbox: &mut Inbox,
-    outbox: &mut Outbox,
-) -> io::Result<()> {
-    loop {
-        match inbox.receive(from, MsgFlags::MSG_DONTWAIT) {
-            Ok(()) => outbox.send(to, inbox.frames())?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -49,9 +49,9 @@ pub(crate) struct Args {
     /// Read and forget what arrives.
     #[arg(long)]
     drain: bool,
-    /// Begin when the stations have answered: what is sent to a port that is not there yet would be lost.
-    #[arg(long)]
-    greet: bool,
+    /// Begin when these stations have answered: what is sent to a port that is not there yet would be lost.
+    #[arg(long, value_delimiter = ',')]
+    greet: Vec<u16>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         thread::spawn(move || drain(&socket));
     }
     ready()?;
-    if args.greet {
+    if !args.greet.is_empty() {
         greet(&mut channel, args)?;
         channel.leave_bus(&args.address)?;
     }
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 fn greet(channel: &mut Channel, args: &Args) -> anyhow::Result<()> {
     let from = Host(args.from);
     channel.set_patience(ANSWER)?;
-    let mut silent: BTreeSet<Host> = args.to.iter().copied().map(Host).collect();
+    let mut silent: BTreeSet<Host> = args.greet.iter().copied().map(Host).collect();
     let started = Instant::now();
     while !silent.is_empty() {
         ensure!(started.elapsed() < PATIENCE, "nobody answers");
