@@ -19,6 +19,9 @@ const NO_CONTROL: [ControlMessage<'_>; 0] = [];
 /// How slowly a length is forgotten: this part of it with each call.
 const DECAY: usize = 8;
 
+/// Rooms that are offered to a link on which there is little traffic.
+const FEW: usize = 4;
+
 /// Headers for datagrams of a socket that is connected.
 #[derive(Debug)]
 pub(super) struct Many {
@@ -26,6 +29,8 @@ pub(super) struct Many {
     lengths: [usize; MANY],
     /// How long the longest of the next datagrams will be, most likely.
     expected: usize,
+    /// How many there will be at the most, most likely: rooms take time to prepare.
+    likely: usize,
     /// Records that were received and found no room in the batch.
     rest: Vec<u8>,
 }
@@ -36,6 +41,7 @@ impl Many {
             headers: MultiHeaders::preallocate(MANY, None),
             lengths: [0; MANY],
             expected: ethernet::MIN_LEN,
+            likely: FEW,
             rest: Vec::new(),
         }
     }
@@ -64,7 +70,8 @@ impl Many {
         is_noise: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Received> {
         let expected = self.expected;
-        let (offered, found) = self.fill(socket, batch.rooms(expected))?;
+        let (offered, found) = self.fill(socket, batch.rooms(expected).take(self.likely))?;
+        self.likely = if found == offered { MANY } else { (2 * found).clamp(FEW, MANY) };
         let lengths = &self.lengths[..found];
         let longest = lengths.iter().copied().max().unwrap_or_default().min(stream::MAX_FRAME);
         self.expected = longest.max(expected - expected / DECAY).max(ethernet::MIN_LEN);
