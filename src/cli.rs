@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::bridge::{BridgeConfig, MAX_PORTS, Mode};
-use crate::config::{self, Cidr, PortKind, PortSpec, Remote};
+use crate::config::{self, Cidr, Framing, PortKind, PortSpec, Remote};
 use crate::kernel_bridge::{BridgeName, Consent, Reach, Request};
 use crate::link::is_one_interface;
 
@@ -82,10 +83,22 @@ pub enum Command {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Join a segment to stdin and stdout, for a pipe to another one, as through ssh
+    #[command(after_help = PLUG_HELP)]
+    Plug(PlugArgs),
     /// Make a bridge of the kernel's that VMs reach this host, its network or the Internet by (root)
     #[command(subcommand)]
     Bridge(BridgeCommand),
 }
+
+const PLUG_HELP: &str = "\
+Two segments, joined by any pipe:
+  dpipe qhub plug = ssh HOST qhub plug
+  dpipe vde_plug vde:///run/lab.ctl = ssh HOST qhub plug
+
+A plug ends when either side does. Exit status: 0 at the end of stdin, when all that came has been sent on, and
+after SIGINT or SIGTERM; 1 with a message when stdout is no longer read, when the segment is gone or could not be
+reached, and when stdin holds no frames. Frames that are longer than the framing allows are dropped.";
 
 const UP_HELP: &str = "\
 Without --take the bridge has an address of its own, and forwarding by sysctl and NAT by nft let its VMs
@@ -136,6 +149,24 @@ pub struct BridgeUpArgs {
     yes: bool,
 }
 
+/// What to plug in where.
+#[derive(Args, Debug)]
+pub struct PlugArgs {
+    /// What to join: connect:unix:PATH, connect:tcp:HOST:PORT or connect:vde:DIR; the running instance's unix socket, if
+    /// nothing is named. Options of ports hold for both sides
+    #[arg(value_name = "PORT")]
+    pub port: Option<PortSpec>,
+    /// How frames are told apart on stdin and stdout
+    #[arg(long, value_name = "FRAMING", value_enum, default_value = "vde")]
+    pub framing: Framing,
+    /// Name of the instance to join
+    #[arg(long, value_name = "LAB", default_value = "default", value_parser = config::parse_name, conflicts_with = "port")]
+    pub name: String,
+    /// Log what comes and goes, with counters, and not warnings only; twice and thrice: more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
 /// How a switch is to run.
 #[derive(Args, Debug)]
 pub struct RunArgs {
@@ -181,9 +212,12 @@ impl Cli {
     pub fn read() -> Command {
         let cli = Self::parse();
         let command = cli.command.unwrap_or(Command::Run(cli.run));
-        if let Command::Run(args) = &command
-            && let Err(message) = args.check()
-        {
+        let checked = match &command {
+            Command::Run(args) => args.check(),
+            Command::Plug(args) => args.check(),
+            Command::Mac { .. } | Command::Bridge(_) => Ok(()),
+        };
+        if let Err(message) = checked {
             Self::command().error(ErrorKind::ValueValidation, message).exit();
         }
         command
@@ -210,6 +244,45 @@ pub fn consent(yes: bool) -> Consent {
 fn parse_address(text: &str) -> Result<Cidr, String> {
     let cidr: Cidr = text.parse()?;
     cidr.check_for_host().map(|()| cidr)
+}
+
+impl PlugArgs {
+    /// Sees that there is somebody to join.
+    fn check(&self) -> Result<(), String> {
+        match &self.port {
+            Some(PortSpec { kind: PortKind::Connect(_), .. }) | None => Ok(()),
+            Some(PortSpec { kind, .. }) => Err(format!(
+                "'{kind}' is nothing that a plug joins; write connect:unix:PATH, connect:tcp:HOST:PORT or connect:vde:DIR, and let 'qhub run' open '{kind}'"
+            )),
+        }
+    }
+
+    /// What to log.
+    pub fn log_filter(&self) -> &'static str {
+        match self.verbose {
+            0 => "warn",
+            1 => "info",
+            2 => "debug",
+            _ => "trace",
+        }
+    }
+}
+
+impl ValueEnum for Framing {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Vde, Self::Qemu]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Vde => {
+                PossibleValue::new("vde").help("vde_plug's: 16 bits of length, frames of up to 9234 octets")
+            }
+            Self::Qemu => {
+                PossibleValue::new("qemu").help("QEMU's: 32 bits of length, frames of up to 69632 octets")
+            }
+        })
+    }
 }
 
 impl RunArgs {
@@ -297,7 +370,7 @@ mod tests {
         match cli.command {
             None => cli.run,
             Some(Command::Run(args)) => args,
-            Some(Command::Mac { .. } | Command::Bridge(_)) => panic!("not run"),
+            Some(Command::Mac { .. } | Command::Plug(_) | Command::Bridge(_)) => panic!("not run"),
         }
     }
 

@@ -16,9 +16,10 @@ use crate::cli::RunArgs;
 use crate::config::{HostPort, Owner, PortKind, PortOptions, PortSpec, UnixName};
 use crate::hub::{self, Door, Hub, HubConfig};
 use crate::instance::{Instance, Macs};
-use crate::logging::{self, Log};
+use crate::logging::Log;
 use crate::privilege;
-use crate::signals::{self, Request, Signals};
+use crate::signals::Signals;
+use crate::turn;
 use crate::welcome::Welcome;
 
 /// Octets of memory for all egress queues together.
@@ -115,11 +116,7 @@ fn serve(args: &RunArgs, mut doors: Vec<Door>, named: &[&PortSpec], now: Instant
         others: &others,
     };
     print_aside(welcome.to_string());
-    turn_until_stopped(&mut hub, &mut signals)?;
-    for line in hub.snapshot(hub::now()).totals() {
-        info!("{line}");
-    }
-    Ok(())
+    turn::until_stopped(&mut hub, &mut signals, |_| false)
 }
 
 /// The unix sockets that were asked for.
@@ -148,32 +145,6 @@ fn print_aside(text: String) {
             warn!("can't print how to join: {error}");
         }
     });
-}
-
-fn turn_until_stopped(hub: &mut Hub, arrived: &mut Signals) -> Result<()> {
-    let mut is_stopping = false;
-    loop {
-        let now = hub::now();
-        hub.turn(now);
-        if hub.is_drained(now) {
-            return Ok(());
-        }
-        let timeout = hub.wake().map(|wake| wake.saturating_duration_since(now));
-        if hub.wait(timeout).context("wait for events")?.is_empty() {
-            continue;
-        }
-        for request in arrived.requests() {
-            match request {
-                Request::Show => info!(target: logging::ASKED, "{}", hub.snapshot(hub::now())),
-                Request::Stop if is_stopping => std::process::exit(signals::TERMINATED),
-                Request::Stop => {
-                    info!("stopping; a second signal stops at once");
-                    is_stopping = true;
-                    hub.drain(hub::now());
-                }
-            }
-        }
-    }
 }
 
 fn open_all(specs: &[&PortSpec], now: Instant) -> Result<Vec<Door>> {

@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail};
 use hub_protocol::mac::Mac;
 use nix::unistd::geteuid;
 
+/// What helps when the folder of an instance is not ours.
+const ELSEWHERE: &str = "set XDG_RUNTIME_DIR to a folder of yours";
+
 /// An instance of qhub on this host.
 #[derive(Debug)]
 pub struct Instance {
@@ -23,21 +26,28 @@ impl Instance {
     ///
     /// When the folder can't be made or belongs to somebody else.
     pub fn open(name: &str) -> Result<Self> {
-        let offered = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-        let session = PathBuf::from(format!("/run/user/{}", geteuid()));
-        let home = match offered.map(PathBuf::from).filter(|folder| !is_foreign(folder)) {
-            Some(folder) => folder.join("qhub"),
-            // As after sudo, which hides the variable.
-            None if !geteuid().is_root() && owner(&session) == Some(geteuid().as_raw()) => {
-                session.join("qhub")
-            }
-            None if geteuid().is_root() => PathBuf::from("/run/qhub"),
-            None => PathBuf::from(format!("/tmp/qhub-{}", geteuid())),
-        };
+        let home = home();
         let folder = home.join(name);
         for folder in [&home, &folder] {
-            make_private(folder, "set XDG_RUNTIME_DIR to a folder of yours")
+            make_private(folder, ELSEWHERE)
                 .with_context(|| format!("runtime folder {}", folder.display()))?;
+        }
+        Ok(Self { name: name.to_owned(), folder })
+    }
+
+    /// The instance `name`, whether it runs or not.
+    ///
+    /// # Errors
+    ///
+    /// When its folder belongs to somebody else, who would be joined instead.
+    pub fn find(name: &str) -> Result<Self> {
+        let home = home();
+        let folder = home.join(name);
+        for folder in [&home, &folder] {
+            if fs::symlink_metadata(folder).is_ok() {
+                check_private(folder, ELSEWHERE)
+                    .with_context(|| format!("runtime folder {}", folder.display()))?;
+            }
         }
         Ok(Self { name: name.to_owned(), folder })
     }
@@ -50,6 +60,19 @@ impl Instance {
     /// The unix socket that it always serves.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("qhub.sock")
+    }
+}
+
+/// Where the folders of our instances are.
+fn home() -> PathBuf {
+    let offered = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    let session = PathBuf::from(format!("/run/user/{}", geteuid()));
+    match offered.map(PathBuf::from).filter(|folder| !is_foreign(folder)) {
+        Some(folder) => folder.join("qhub"),
+        // As after sudo, which hides the variable.
+        None if !geteuid().is_root() && owner(&session) == Some(geteuid().as_raw()) => session.join("qhub"),
+        None if geteuid().is_root() => PathBuf::from("/run/qhub"),
+        None => PathBuf::from(format!("/tmp/qhub-{}", geteuid())),
     }
 }
 
@@ -71,6 +94,11 @@ pub(crate) fn make_private(folder: &Path, instead: &str) -> Result<()> {
         }
         _ => {}
     }
+    check_private(folder, instead)
+}
+
+/// Sees that a folder is one that only we can enter; `instead` is what else helps.
+fn check_private(folder: &Path, instead: &str) -> Result<()> {
     let found = fs::symlink_metadata(folder)?;
     if !found.is_dir() {
         bail!("it is no folder; remove it, or {instead}");

@@ -38,6 +38,10 @@
 //! interfaces of this host, and for [`kernel_bridge`], which makes and unmakes the kernel's own bridges.
 //! No frame passes either.
 //!
+//! # Plugs
+//!
+//! [`plug`] is a hub of two ports, of which one is a pipe: a cable to another segment.
+//!
 //! The modules below stand in the order of their dependencies.
 
 pub mod discard;
@@ -66,4 +70,7 @@ pub mod privilege;
 pub mod signals;
 pub mod welcome;
 
+pub mod turn;
+
 pub mod daemon;
+pub mod plug;

@@ -7,11 +7,13 @@ use qhub::cli::{BridgeCommand, Cli, Command, consent};
 use qhub::daemon;
 use qhub::instance::{Macs, random_mac};
 use qhub::kernel_bridge;
+use qhub::plug;
 
 fn main() -> ExitCode {
     let result = match Cli::read() {
         Command::Run(args) => daemon::run(&args),
         Command::Mac { instance, names } => print_macs(&instance, &names).map_err(Into::into),
+        Command::Plug(args) => plug::run(&args),
         Command::Bridge(BridgeCommand::Up(args)) => {
             let (request, consent) = args.request();
             kernel_bridge::up(&request, consent)

@@ -27,6 +27,11 @@ fn stream() {
 }
 
 #[test]
+fn plug() {
+    replay("plug", bodies::plug);
+}
+
+#[test]
 fn bridge() {
     replay("bridge", bodies::bridge);
 }

@@ -7,6 +7,7 @@ use hub_protocol::ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use hub_protocol::gro::{self, Coalesced};
 use hub_protocol::gso::Gso;
 use hub_protocol::l2tpv3::{self, L2tpv3};
+use hub_protocol::plug;
 use hub_protocol::stream::{self, BadLength, Cut, MAX_FRAME, PREFIX_LEN};
 use hub_protocol::vnet::{ChecksumState, VnetHeader, finish_checksum};
 use qhub::batch::{ARENA, FrameBatch};
@@ -65,6 +66,56 @@ fn decode(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Option<BadLength>, &[u8]) {
         bytes = rest;
     }
     (frames, None, bytes)
+}
+
+/// vde_plug's decoder gives the same frames, the same error and the same rest for any chunking, and what it
+/// gives is written with its length.
+///
+/// Input: as for [`stream`], but that the length of every chunk is that of the first one.
+pub(crate) fn plug(input: &[u8]) {
+    let [step, padding, head @ ..] = input else { return };
+    let mut bytes = head.to_vec();
+    bytes.resize(head.len() + usize::from(*padding) * 1024, 0x20);
+    let (expected, end) = decode_plug(&bytes);
+
+    let (mut decoder, mut got, mut fault) = (plug::Decoder::default(), Vec::new(), None);
+    for chunk in bytes.chunks(usize::from(*step) + 1) {
+        let room = decoder.room();
+        assert!(room.len() >= plug::ROOM);
+        room[..chunk.len()].copy_from_slice(chunk);
+        fault = decoder.advance(chunk.len(), |frame| got.push(frame.to_vec())).err();
+        if fault.is_some() {
+            break;
+        }
+    }
+    assert!(got == expected, "{} frames instead of {}", got.len(), expected.len());
+    match end {
+        Ok(rest) => assert!(fault.is_none() && decoder.is_at_boundary() == rest.is_empty()),
+        Err(length) => assert_eq!(fault, Some(plug::BadLength(length))),
+    }
+    for frame in got {
+        let mut record = Vec::new();
+        assert!(plug::append(&mut record, &frame));
+        let length = u16::from_be_bytes([record[0], record[1]]);
+        assert!(length > 0 && usize::from(length) == frame.len() && record[2..] == frame);
+    }
+}
+
+/// The plainest decoder: frames, and the impossible length or the rest behind them.
+fn decode_plug(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Result<&[u8], u16>) {
+    let mut frames = Vec::new();
+    while let [a, b, rest @ ..] = bytes {
+        let length = u16::from_be_bytes([*a, *b]);
+        if length > 9_234 {
+            return (frames, Err(length));
+        }
+        let Some((frame, rest)) = rest.split_at_checked(length.into()) else { break };
+        if length > 0 {
+            frames.push(frame.to_vec());
+        }
+        bytes = rest;
+    }
+    (frames, Ok(bytes))
 }
 
 /// Both neighbours of a cut lie between two records, with at most one record between them.

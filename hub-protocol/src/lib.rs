@@ -5,6 +5,7 @@
 //! * [`mac`]: 48-bit addresses.
 //! * [`ethernet`]: the header of a frame (IEEE 802.3, 802.1Q tags).
 //! * [`stream`]: QEMU's framing of Ethernet on a byte stream.
+//! * [`plug`]: vde_plug's framing of Ethernet on a pipe.
 //! * [`l2tpv3`]: the header that L2TPv3 puts in front of a frame in a UDP datagram.
 //! * [`vde`]: how a client joins a VDE switch.
 //! * [`checksum`]: the checksum of IP, TCP and UDP.
@@ -21,6 +22,7 @@ pub mod gso;
 pub mod l2tpv3;
 pub mod mac;
 mod octets;
+pub mod plug;
 #[cfg(test)]
 mod sample;
 pub mod stream;

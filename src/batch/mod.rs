@@ -73,6 +73,11 @@ impl FrameBatch {
         self.whole < self.limit / 2
     }
 
+    /// Octets that the next receive is to take at the most.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Holds `records`, which are whole and not more than an arena.
     pub fn load(&mut self, records: &[u8]) {
         self.arena[..records.len()].copy_from_slice(records);
@@ -134,6 +139,18 @@ impl FrameBatch {
         if let Some(length) = stream::prefix(&frame[..octets]) {
             prefix.copy_from_slice(&length);
             self.whole += PREFIX_LEN + octets;
+        }
+    }
+
+    /// Makes a record of a copy of `frame`; where there is no room left, it is lost.
+    pub fn append(&mut self, frame: &[u8]) {
+        let start = self.whole + PREFIX_LEN;
+        match self.arena.get_mut(start..start + frame.len()) {
+            Some(room) => {
+                room.copy_from_slice(frame);
+                self.push(frame.len());
+            }
+            None => self.lose(DiscardReason::Overrun, 1),
         }
     }
 
@@ -298,6 +315,18 @@ mod tests {
         assert_eq!(batch.pieces(68..68 + 308).count(), 1);
         batch.clear(ARENA);
         assert_eq!(batch.pieces(0..0).count(), 0);
+    }
+
+    #[test]
+    fn frames_are_appended_while_there_is_room() {
+        let mut batch = FrameBatch::default();
+        let frame = vec![7; ARENA / 4 - PREFIX_LEN];
+        (0..3).for_each(|_| batch.append(&frame));
+        batch.append(&frame[1..]);
+        assert_eq!(batch.records().len(), ARENA - 1);
+        assert_eq!(stream::count(batch.records()), 4);
+        batch.append(b"a");
+        assert_eq!((batch.records().len(), batch.lost().count(DiscardReason::Overrun)), (ARENA - 1, 1));
     }
 
     #[test]

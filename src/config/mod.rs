@@ -214,6 +214,15 @@ pub enum Remote {
     Vde(VdePlace),
 }
 
+/// How frames are told apart on a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// A length of 16 bits in front of each, as `vde_plug` writes and reads.
+    Vde,
+    /// A length of 32 bits in front of each, as QEMU's stream sockets have it.
+    Qemu,
+}
+
 /// The name of a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnixName {

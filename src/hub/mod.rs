@@ -77,6 +77,17 @@ pub struct Readiness {
     pub read_closed: bool,
 }
 
+/// Which port went, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The port.
+    pub port: PortId,
+    /// The kind of its reason: `UnexpectedEof` when its peer closed it.
+    pub kind: io::ErrorKind,
+    /// The reason, for people.
+    pub reason: String,
+}
+
 /// A running hub.
 #[derive(Debug)]
 pub struct Hub {
@@ -104,6 +115,7 @@ pub struct Hub {
     drain: Option<Drain>,
     /// The sum of all ports that are gone.
     departed: Counters,
+    first_departure: Option<Departure>,
     conflict_warned: Option<Instant>,
     loop_warned: Option<Instant>,
     /// Frames received, times the ports that each was to leave by; one that was to leave by none
@@ -138,6 +150,7 @@ impl Hub {
             sweep: None,
             drain: None,
             departed: Counters::default(),
+            first_departure: None,
             conflict_warned: None,
             loop_warned: None,
             copies: 0,
@@ -210,7 +223,8 @@ impl Hub {
             } else if let Some(id) = PortId::new(token.0) {
                 let readiness = Readiness {
                     readable: event.is_readable() || event.is_read_closed() || event.is_error(),
-                    writable: event.is_writable(),
+                    // A pipe that is full when its reader goes is not writable ever after.
+                    writable: event.is_writable() || event.is_write_closed(),
                     read_closed: event.is_read_closed(),
                 };
                 note(&mut self.ports, &mut self.writable, id, readiness);
@@ -224,6 +238,11 @@ impl Hub {
     /// Takes note of what a link says of itself that no poll watches.
     pub fn note(&mut self, id: PortId, readiness: Readiness) {
         note(&mut self.ports, &mut self.writable, id, readiness);
+    }
+
+    /// The first port that went.
+    pub fn first_departure(&self) -> Option<&Departure> {
+        self.first_departure.as_ref()
     }
 
     /// When the next turn is due, whatever the poll says: at once, at some time, or never.
@@ -309,10 +328,11 @@ impl Hub {
             self.waited_for.remove(id);
             let counters = port.counters(now);
             self.departed.add(&counters);
+            let kind = port.ended().map_or(io::ErrorKind::Other, io::Error::kind);
             let reason = port.ended().map_or_else(String::new, describe_end);
-            let is_fault = port.ended().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
-            let level = if is_fault { Level::Warn } else { Level::Info };
+            let level = if kind == io::ErrorKind::InvalidData { Level::Warn } else { Level::Info };
             log!(level, port = port.name.as_str(), peer:% = port.peer, reason = reason.as_str(); "port down: {counters}");
+            self.first_departure.get_or_insert(Departure { port: id, kind, reason });
             if !self.doors.forget(id, &counters, now) {
                 self.names.release(&port.name);
             }

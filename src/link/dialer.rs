@@ -152,6 +152,14 @@ impl Dialer {
         }
     }
 
+    /// Has each address of the peer been tried?
+    pub fn has_tried_all(&self) -> bool {
+        match &self.places {
+            Places::Unix(_) | Places::Vde(_) => true,
+            Places::Tcp(addresses) => self.next_place >= addresses.len(),
+        }
+    }
+
     /// The poll tells of the attempt under way.
     pub fn note(&mut self) {
         if let State::Connecting { told, .. } = &mut self.state {
@@ -251,5 +259,20 @@ mod tests {
         dialer.succeeded(now);
         dialer.rest(now + LASTED);
         assert_eq!(dialer.deadline(), Some(now + LASTED + RETRY.0));
+    }
+
+    #[test]
+    fn each_address_is_tried_before_all_are() {
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary start of virtual time")]
+        let now = Instant::now();
+        let poll = mio::Poll::new().unwrap();
+        let mut dialer = Dialer::new(&Remote::Unix(UnixName::Abstract("qhub-none".into())), now).unwrap();
+        assert!(dialer.has_tried_all(), "there is one");
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        dialer.places = Places::Tcp(vec![nowhere, nowhere]);
+        for tried_all in [false, true] {
+            assert!(dialer.advance(poll.registry(), Token(0), now).is_err());
+            assert_eq!(dialer.has_tried_all(), tried_all);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod dialer;
 mod host;
 mod interface;
 mod listener;
+mod pipe;
 mod socket_file;
 mod stream;
 pub(crate) mod sys;
@@ -26,6 +27,7 @@ pub use dialer::{Dialer, Dialled};
 pub use host::{PacketLink, TapLink};
 pub use interface::{interface_address, is_one_interface, is_own_address};
 pub use listener::Listener;
+pub use pipe::PipeLink;
 pub use stream::{StreamLink, StreamSocket};
 pub use vde::{Greeting, Joining, VdeLink, VdeSwitch};
 

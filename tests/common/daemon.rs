@@ -219,7 +219,7 @@ pub(crate) struct Row {
 
 impl Table {
     /// The first table in `log`; `None` while it is not whole.
-    fn parse(log: &str) -> Option<Self> {
+    pub(crate) fn parse(log: &str) -> Option<Self> {
         let (head, rest) = log.split_once(" octets\n").filter(|(head, _)| head.contains(" ports, their"))?;
         let memory = head.rsplit(' ').next()?.parse().ok()?;
         let count: usize = head.split(" ports, their").next()?.rsplit(' ').next()?.parse().ok()?;
