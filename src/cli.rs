@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::bridge::{BridgeConfig, MAX_PORTS, Mode};
-use crate::config::{self, Cidr, Framing, PortKind, PortSpec, Remote};
+use crate::config::{self, Cidr, Framing, PortKind, PortSpec};
 use crate::kernel_bridge::{BridgeName, Consent, Reach, Request};
 use crate::link::is_one_interface;
 
@@ -20,7 +20,7 @@ Ports:
   connect:tcp:HOST:PORT     the same over TCP (listen=, server=on)
   vde:DIR[,mode=0700][,group=NAME]
                             be a VDE switch: vde_plug, QEMU's vde and all others join at the folder DIR
-    [,port-group=NAME]      its clients of this port group, as a PORT of its own
+    [,port-group=NAME]      an entrance DIR/NAME to the same segment, with ports and options of its own
   connect:vde:DIR[,port=N][,port-group=NAME]
                             join a VDE switch, and again when it goes
   fd:N                      an inherited socket: connected, listening, or bound for datagrams; or a TAP
@@ -300,15 +300,6 @@ impl RunArgs {
                 {
                     return Err(format!(
                         "two ports join {interface}: what comes in by one would go out by the other for ever; leave out one"
-                    ));
-                }
-                if let (PortKind::Connect(Remote::Vde(place)), PortKind::Connect(Remote::Vde(other))) =
-                    (&port.kind, &other.kind)
-                    && place.folder == other.folder
-                {
-                    return Err(format!(
-                        "two ports join the VDE switch {}: what comes in by one would go out by the other for ever; leave out one",
-                        place.folder.display()
                     ));
                 }
                 if let (PortKind::Mcast(group), PortKind::Mcast(other)) = (&port.kind, &other.kind)

@@ -186,7 +186,13 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 fn printable(text: &[u8]) -> String {
     let end = text.iter().rposition(|&octet| octet != 0).map_or(0, |last| last + 1);
     let text = String::from_utf8_lossy(&text[..end]);
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+    let is_harmful = |char: char| char.is_control() || is_invisible(char);
+    text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
+}
+
+/// Can this make a terminal show something else than what is there?
+fn is_invisible(char: char) -> bool {
+    matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -273,9 +279,10 @@ mod tests {
     #[test]
     fn a_description_has_an_end_and_no_control_characters() {
         let mut bytes = seen(0)[..122].to_vec();
-        bytes.extend(b"a\n\x1b[2Jb\xff\0\0");
+        bytes.extend(b"a\n\x1b[2Jb\xff");
+        bytes.extend("\u{202e}\0\0".bytes());
         let description = Request::parse(&bytes).unwrap().unwrap().description;
-        assert_eq!(description, "a\u{fffd}\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(description, "a\u{fffd}\u{fffd}[2Jb\u{fffd}\u{fffd}");
         bytes.resize(122, 0);
         bytes.resize(122 + DESCRIPTION_MAX, b'x');
         assert_eq!(Request::parse(&bytes).unwrap().unwrap().description.len(), DESCRIPTION_MAX);

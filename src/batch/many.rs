@@ -1,6 +1,8 @@
 //! Datagrams that are received several at once: each where its record is to be, if it is as long as was
 //! expected. So a bulk flow, whose frames have one length, is never copied.
 
+use std::mem;
+
 use hub_protocol::stream::{self, MAX_FRAME, PREFIX_LEN};
 
 use super::FrameBatch;
@@ -32,15 +34,10 @@ impl FrameBatch {
     }
 
     /// Makes records of what came into the [rooms](Self::rooms), of so many octets each. What `is_noise` is
-    /// no frame. What can't be in this batch is left in `rest`.
-    pub fn push_many(
-        &mut self,
-        expected: usize,
-        lengths: &[usize],
-        is_noise: impl Fn(&[u8]) -> bool,
-        rest: &mut Vec<u8>,
-    ) {
+    /// no frame. What has no room here is there after [`Self::refill`].
+    pub fn push_many(&mut self, expected: usize, lengths: &[usize], is_noise: impl Fn(&[u8]) -> bool) {
         let first = self.whole + PREFIX_LEN;
+        let (mut later, at) = mem::take(&mut self.later);
         for (room, &octets) in lengths.iter().enumerate() {
             let near = first + room * (PREFIX_LEN + expected);
             let is_expected = octets <= expected;
@@ -49,7 +46,7 @@ impl FrameBatch {
             }
             if octets > MAX_FRAME {
                 self.lose(DiscardReason::TooBig, 1);
-            } else if is_expected && rest.is_empty() {
+            } else if is_expected && later.is_empty() {
                 // It moves toward the front, if at all.
                 if self.whole + PREFIX_LEN < near {
                     self.arena.copy_within(near..near + octets, self.whole + PREFIX_LEN);
@@ -61,14 +58,15 @@ impl FrameBatch {
                 far[..head].copy_from_slice(&self.arena[near..near + head]);
                 let end = self.whole + PREFIX_LEN + octets;
                 // In front of others it would cover them.
-                if rest.is_empty() && room + 1 == lengths.len() && end <= self.arena.len() {
+                if later.is_empty() && room + 1 == lengths.len() && end <= self.arena.len() {
                     self.arena[self.whole + PREFIX_LEN..end].copy_from_slice(&far[..octets]);
                     self.push(octets);
                 } else {
-                    stream::append(rest, &far[..octets]);
+                    stream::append(&mut later, &far[..octets]);
                 }
             }
         }
+        self.later = (later, at);
     }
 }
 
@@ -105,17 +103,22 @@ mod tests {
             }
             let rooms = batch.rooms(expected).len();
             let frames: Vec<Vec<u8>> = (1_u8..).zip(&lengths).map(|(n, &length)| vec![n; length]).take(rooms).collect();
-            let mut rest = Vec::new();
             let octets = receive(&mut batch, expected, &frames);
-            batch.push_many(expected, &octets, <[u8]>::is_empty, &mut rest);
+            batch.push_many(expected, &octets, <[u8]>::is_empty);
             let before = vec![vec![0xff; 100]; before];
             let sound = frames.into_iter().filter(|frame| (1..=MAX_FRAME).contains(&frame.len()));
             let wanted: Vec<Vec<u8>> = before.into_iter().chain(sound).collect();
-            let got: Vec<Vec<u8>> =
-                stream::frames(batch.records()).chain(stream::frames(&rest)).map(<[u8]>::to_vec).collect();
+            let lost = *batch.lost();
+            let mut got = Vec::new();
+            loop {
+                got.extend(stream::frames(batch.records()).map(<[u8]>::to_vec));
+                if !batch.refill() {
+                    break;
+                }
+            }
             prop_assert_eq!(&got, &wanted);
-            let lost = octets.iter().filter(|&&octets| octets > MAX_FRAME).count();
-            prop_assert_eq!(batch.lost().count(DiscardReason::TooBig), u64::try_from(lost).unwrap());
+            let too_long = octets.iter().filter(|&&octets| octets > MAX_FRAME).count();
+            prop_assert_eq!(lost.count(DiscardReason::TooBig), u64::try_from(too_long).unwrap());
         }
     }
 

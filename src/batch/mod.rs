@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use hub_protocol::gso::Gso;
-use hub_protocol::stream::{self, BadLength, MAX_FRAME, PREFIX_LEN, Scan};
+use hub_protocol::stream::{self, BadLength, Cut, MAX_FRAME, PREFIX_LEN, Scan};
 use hub_protocol::vnet::{VnetHeader, finish_checksum};
 
 pub use bundle::{Bundle, Load};
@@ -36,6 +36,8 @@ pub struct FrameBatch {
     /// Where what is longer than expected goes on, of datagrams that come several at once; made when there
     /// are any.
     overflow: Vec<u8>,
+    /// Records of the same receive that found no room, and where the next of them begins.
+    later: (Vec<u8>, usize),
     /// Octets of whole records.
     whole: usize,
     /// Where a record stands for several frames, in their order.
@@ -51,6 +53,7 @@ impl Default for FrameBatch {
         Self {
             arena: vec![0; ARENA].into_boxed_slice(),
             overflow: Vec::new(),
+            later: (Vec::new(), 0),
             whole: 0,
             bundles: Vec::new(),
             limit: ARENA,
@@ -64,13 +67,26 @@ impl FrameBatch {
     pub fn clear(&mut self, limit: usize) {
         self.whole = 0;
         self.bundles.clear();
+        self.later = (Vec::new(), 0);
         self.limit = limit;
         self.lost = Drops::default();
     }
 
     /// Is there room for several datagrams more?
     pub fn is_half_empty(&self) -> bool {
-        self.whole < self.limit / 2
+        self.whole < self.limit / 2 && self.later.0.is_empty()
+    }
+
+    /// Goes on with what one receive gave beyond an arena; false when that was all.
+    pub fn refill(&mut self) -> bool {
+        let (later, at) = &mut self.later;
+        let rest = &later[*at..];
+        let Cut { whole, .. } = stream::cut(rest, self.arena.len().min(rest.len()));
+        self.arena[..whole].copy_from_slice(&rest[..whole]);
+        *at += whole;
+        self.whole = whole;
+        self.bundles.clear();
+        whole > 0
     }
 
     /// Octets that the next receive is to take at the most.

@@ -21,7 +21,7 @@ pub use ports::{MAX_PORTS, PortId, PortSet};
 use crate::discard::DiscardReason;
 use fdb::Fdb;
 use guard::LoopGuard;
-use mates::Mates;
+use mates::{Group, Mates};
 
 /// How frames are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,13 +180,15 @@ impl Bridge {
             && let Some(port) = self.guard.suspect(ingress, frame, now)
         {
             self.ports.remove(port);
-            self.fdb.flush(port);
+            if self.mates.of(port).is_none() {
+                self.fdb.flush(port);
+            }
         }
         self.guard.is_muted(ingress)
     }
 
     fn forward(&mut self, ingress: PortId, header: &Header, now: Instant) -> Verdict {
-        let lead = self.mates.lead(ingress);
+        let lead = self.mates.note_heard(ingress);
         self.learn(lead, header, now);
         let heard = match header.destination {
             PAUSE_ADDRESS if self.mode == Mode::Switch => return Verdict::Discard(DiscardReason::Pause),
@@ -196,11 +198,23 @@ impl Bridge {
         match (self.mode, heard) {
             (Mode::Switch, Some(port)) if port == lead => Verdict::Discard(DiscardReason::SamePort),
             (Mode::Switch, Some(port)) => match self.mates.of(port) {
-                None => Verdict::Forward(port),
-                Some(ports) => Verdict::Flood(Flood { ports, awaited: Some(port) }),
+                Some(group) => self.spread(ingress, &group),
+                None if self.ports.contains(port) => Verdict::Forward(port),
+                // It is muted.
+                None => self.flood(ingress, None),
             },
             (Mode::Switch | Mode::Hub, _) => self.flood(ingress, heard),
         }
+    }
+
+    /// To each of several ports that stand for one, but for those that are muted.
+    fn spread(&self, ingress: PortId, group: &Group) -> Verdict {
+        let ports: PortSet = group.ports.iter().filter(|&port| self.ports.contains(port)).collect();
+        if ports.is_empty() {
+            return self.flood(ingress, None);
+        }
+        let awaited = Some(group.heard).filter(|&port| ports.contains(port)).or(ports.iter().next());
+        Verdict::Flood(Flood { ports, awaited })
     }
 
     fn learn(&mut self, ingress: PortId, header: &Header, now: Instant) {
@@ -217,7 +231,7 @@ impl Bridge {
         let mut ports = self.ports;
         match self.mates.of(ingress) {
             None => ports.remove(ingress),
-            Some(mates) => mates.iter().for_each(|mate| ports.remove(mate)),
+            Some(mates) => mates.ports.iter().for_each(|mate| ports.remove(mate)),
         }
         if ports.is_empty() {
             return Verdict::Discard(DiscardReason::NoPort);
@@ -342,6 +356,66 @@ mod tests {
         }
         assert_eq!(muted.len(), 3);
         assert!(told < 40, "{told}");
+    }
+
+    #[test]
+    fn ports_that_stand_for_one_hear_the_same_and_not_each_other() {
+        for mode in [Mode::Switch, Mode::Hub] {
+            let (mut bridge, now) = bridge(mode, 4);
+            bridge.share(port(2), port(1));
+            assert_eq!(bridge.relay(port(2), &frame(9, 2), now), flood(&[0, 3], None));
+            let all = if mode == Mode::Switch { flood(&[1, 2], Some(2)) } else { flood(&[1, 2, 3], Some(1)) };
+            assert_eq!(bridge.relay(port(0), &frame(2, 3), now), all, "{mode:?}");
+            if mode == Mode::Switch {
+                let to_itself = bridge.relay(port(1), &frame(2, 4), now);
+                assert_eq!(to_itself, Verdict::Discard(DiscardReason::SamePort));
+                assert_eq!(bridge.relay(port(0), &frame(2, 3), now), flood(&[1, 2], Some(1)), "heard last");
+            }
+            bridge.detach(port(1));
+            assert_eq!(
+                bridge.fdb_rows(now).iter().filter(|row| row.port == port(2)).count(),
+                if mode == Mode::Switch { 2 } else { 1 }
+            );
+            bridge.detach(port(2));
+            assert!(
+                bridge.fdb_rows(now).iter().all(|row| row.port == port(0)),
+                "the last one takes them along"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_muted_hears_nothing_of_what_it_stands_for() {
+        let (mut bridge, mut now) = bridge(Mode::Switch, 4);
+        bridge.attach_bus(port(0));
+        bridge.share(port(2), port(1));
+        bridge.relay(port(1), &frame(9, 5), now);
+        // What port 3 sends to the bus comes back by port 2.
+        let looping = to_group(0x42);
+        while !bridge.take_loop().is_some_and(|found| found.muted.is_some()) {
+            now += Duration::from_millis(1);
+            bridge.relay(port(3), &looping, now);
+            bridge.relay(port(2), &looping, now);
+        }
+        assert!(bridge.guard.is_muted(port(2)));
+        assert_eq!(bridge.relay(port(3), &frame(5, 6), now), flood(&[1], Some(1)));
+        bridge.detach(port(1));
+        assert_eq!(bridge.relay(port(3), &frame(5, 6), now), flood(&[0], Some(0)));
+    }
+
+    #[test]
+    fn limits_that_shrink_forget_the_oldest() {
+        let (mut bridge, now) = bridge(Mode::Switch, 2);
+        for (source, age) in [(1, 0), (2, 1), (3, 2)] {
+            bridge.relay(port(0), &frame(9, source), now + Duration::from_secs(age));
+        }
+        bridge.set_memory(Duration::from_secs(7), 2);
+        assert_eq!(bridge.memory(), (Duration::from_secs(7), 2));
+        let rows = |bridge: &Bridge, at| bridge.fdb_rows(now + Duration::from_secs(at)).len();
+        assert_eq!((rows(&bridge, 2), rows(&bridge, 8), rows(&bridge, 9), rows(&bridge, 10)), (2, 2, 1, 0));
+        bridge.set_mode(Mode::Hub);
+        assert_eq!(bridge.mode(), Mode::Hub);
+        assert_eq!(bridge.relay(port(1), &frame(3, 8), now), flood(&[0], Some(0)));
     }
 
     #[test]

@@ -23,9 +23,9 @@ pub struct Vde {
     /// The port group that is served instead of the switch itself: its clients name it.
     pub port_group: Option<String>,
     /// Permissions of the folder; without them, one that is there keeps its own, and a new one is its
-    /// owner's.
+    /// owner's, or its group's as well where there is one.
     pub mode: Option<u32>,
-    /// Permissions of the sockets in it; without them, those of the folder.
+    /// Permissions of the socket that clients join at; without them, those that were said for the folder.
     pub socket_mode: Option<u32>,
     /// The group of users that folder and sockets belong to.
     pub group: Option<String>,
@@ -68,7 +68,7 @@ impl Vde {
 
     /// Permissions of a folder that is made.
     pub fn folder_mode(&self) -> u32 {
-        self.mode.unwrap_or(0o700)
+        self.mode.unwrap_or(if self.group.is_some() { 0o770 } else { 0o700 })
     }
 
     /// Permissions of the sockets.
@@ -156,6 +156,8 @@ mod tests {
         let PortKind::Vde(vde) = kind("vde:d,mode=0775,group=kvm,port-group=lan1") else { panic!("not VDE") };
         assert_eq!((vde.folder_mode(), vde.socket_mode(), vde.entry()), (0o775, 0o664, "lan1"));
         assert_eq!(vde.group.as_deref(), Some("kvm"));
+        let PortKind::Vde(vde) = kind("vde:d,group=kvm") else { panic!("not VDE") };
+        assert_eq!((vde.folder_mode(), vde.socket_mode()), (0o770, 0o660));
         for (text, shown) in [
             ("vde:/a,mode=0770", "vde:/a"),
             ("vde:/a,port-group=lan1", "vde:/a,port-group=lan1"),

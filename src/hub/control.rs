@@ -1,5 +1,7 @@
 //! What somebody at a console asks a switch with numbered ports, and changes.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::ops::{AddAssign, Sub};
 use std::time::{Duration, Instant};
 
@@ -7,10 +9,9 @@ use anyhow::{Context, Result, bail};
 use hub_protocol::mac::Mac;
 use nix::errno::Errno;
 
-use super::door::Kind;
-use super::plan::{PlannedPort, PortPlan};
+use super::plan::{Applicant, PlannedPort, PortPlan};
 use super::{Door, Hub};
-use crate::bridge::{Mode, PortId};
+use crate::bridge::{FdbRow, Mode, PortId};
 use crate::port::Counters;
 
 /// Frames and their octets.
@@ -145,20 +146,18 @@ impl Hub {
     /// As for [`Self::add`], and when no number is free.
     pub fn add_numbered(&mut self, door: Door, now: Instant) -> Result<()> {
         let shown = door.face.shown.clone();
-        let before = self.ports.slab.vacancy();
-        self.add(door, now)?;
-        let Some(id) = before.filter(|&id| self.ports.slab.get(id).is_some()) else {
+        let Some(id) = self.add(door, now)? else {
             bail!("port {shown}: it is no port yet, so it has no number");
         };
         let plan = self.plan().with_context(|| format!("port {shown}: there is no VDE switch"))?;
-        let number = plan.choose(None, &Default::default()).with_context(|| format!("port {shown}"))?;
+        let number = plan.choose(None, &Applicant::default()).with_context(|| format!("port {shown}"))?;
         plan.enter(number, id);
         Ok(())
     }
 
     /// The state of its VDE switch at `now`; `None` when there is none.
     pub fn state(&self, now: Instant) -> Option<SwitchState> {
-        let plan = self.plans().next()?;
+        let plan = &self.doors.switch()?.plan;
         let (ageing, fdb_max) = self.bridge.memory();
         let ports = plan.ports().map(|(number, port)| NumberedPort {
             number,
@@ -169,8 +168,12 @@ impl Hub {
             traffic: self.traffic(port, now) - port.reset,
             endpoints: port.members.iter().filter_map(|&id| self.endpoint(id)).collect(),
         });
-        let station = |row: crate::bridge::FdbRow| {
-            let port = plan.number_of(row.port)?;
+        let numbers: BTreeMap<PortId, u16> = plan
+            .ports()
+            .flat_map(|(number, port)| port.members.iter().map(move |&id| (id, number)))
+            .collect();
+        let station = |row: FdbRow| {
+            let &port = numbers.get(&row.port)?;
             Some(Station { vid: row.vid, mac: row.mac, port, age: row.age })
         };
         Some(SwitchState {
@@ -185,10 +188,7 @@ impl Hub {
 
     /// The numbered ports of its VDE switch; `None` when there is none.
     pub fn plan(&mut self) -> Option<&mut PortPlan> {
-        self.doors.iter_mut().find_map(|door| match &mut door.kind {
-            Kind::Vde(server) => Some(&mut server.plan),
-            Kind::Listener(_) | Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => None,
-        })
+        self.doors.switch_mut().map(|server| &mut server.plan)
     }
 
     /// Changes how frames are forwarded.
@@ -209,7 +209,10 @@ impl Hub {
     pub fn close_endpoint(&mut self, number: u16, id: usize) -> Result<(), Errno> {
         let port = self.plan().ok_or(Errno::ENXIO)?.port_mut(number)?;
         let id = PortId::new(id).filter(|id| port.members.contains(id)).ok_or(Errno::ENXIO)?;
-        self.close(id, "closed at the console");
+        if let Some(port) = self.ports.slab.get_mut(id) {
+            port.end(io::Error::other("closed at the console"));
+        }
+        self.ports.settle(id);
         Ok(())
     }
 
@@ -219,7 +222,7 @@ impl Hub {
     ///
     /// `ENXIO` when there is none.
     pub fn reset_counters(&mut self, number: Option<u16>, now: Instant) -> Result<(), Errno> {
-        let plan = self.plans().next().ok_or(Errno::ENXIO)?;
+        let plan = &self.doors.switch().ok_or(Errno::ENXIO)?.plan;
         let done: Vec<_> = plan
             .ports()
             .filter(|&(other, _)| number.is_none_or(|number| number == other))
@@ -234,13 +237,6 @@ impl Hub {
             }
         }
         Ok(())
-    }
-
-    fn plans(&self) -> impl Iterator<Item = &PortPlan> {
-        self.doors.iter().filter_map(|door| match &door.kind {
-            Kind::Vde(server) => Some(&server.plan),
-            Kind::Listener(_) | Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => None,
-        })
     }
 
     /// All that went through a port.

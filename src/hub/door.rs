@@ -1,5 +1,7 @@
 //! A door: a way into the hub, as one port specification describes it.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -12,12 +14,15 @@ use super::datagrams::Server;
 use super::entrance::Entrance;
 use super::vde::VdeServer;
 use crate::bridge::PortId;
-use crate::config::{PeerLimits, Peers, PortKind, PortOptions, PortSpec};
+use crate::config::{PeerLimits, Peers, PortKind, PortOptions, PortSpec, Vde};
 use crate::link::{
     DatagramLink, DatagramServer, Dialer, Link, Listener, MulticastLink, PacketLink, Peer, StreamLink,
     StreamSocket, TapLink, VdeSwitch, sys,
 };
 use crate::port::QUIET;
+
+/// Refusals that are told in a while.
+const REFUSALS_TOLD: u32 = 8;
 
 /// A way into the hub, as one port specification describes it.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub(super) struct DoorFace {
     pub(super) shown: String,
     pub(super) options: PortOptions,
     pub(super) warned: Option<Instant>,
+    /// Since when refusals are told, and how many were.
+    refused: (Option<Instant>, u32),
 }
 
 /// The kinds of door.
@@ -64,10 +71,13 @@ impl Door {
     pub fn open(spec: &PortSpec, now: Instant) -> Result<Self> {
         let shown = spec.kind.to_string();
         let kind = Kind::open(&spec.kind, now).with_context(|| format!("port {shown}"))?;
-        let face = DoorFace { shown, options: spec.options.clone(), warned: None };
+        let face = DoorFace { shown, options: spec.options.clone(), warned: None, refused: (None, 0) };
         let mut door = Self { face, kind };
         if let (PortKind::Fd(fd), Kind::Ready(_)) = (&spec.kind, &door.kind) {
             door.face.options.name.get_or_insert(format!("fd{fd}"));
+        }
+        if let PortKind::Vde(Vde { port_group: Some(group), .. }) = &spec.kind {
+            door.face.options.name.get_or_insert(group.clone());
         }
         if let Kind::Ready(Some((_, Peer::Interface { name, .. }))) = &door.kind {
             door.face.options.name.get_or_insert(name.clone());
@@ -127,6 +137,20 @@ impl DoorFace {
             kind => kind,
         };
         self.options.name.clone().unwrap_or_else(|| kind.to_owned())
+    }
+
+    /// Tells that `peer` was refused, and why: of many that come at once, of the first ones.
+    pub(super) fn refuse(&mut self, peer: &Peer, reason: &impl fmt::Display, now: Instant) {
+        let door = self.shown.as_str();
+        if self.refused.0.is_none_or(|since| now.saturating_duration_since(since) >= QUIET) {
+            self.refused = (Some(now), 0);
+        }
+        self.refused.1 = self.refused.1.saturating_add(1);
+        match self.refused.1.cmp(&REFUSALS_TOLD) {
+            Ordering::Less => warn!(door; "refused {peer}: {reason}"),
+            Ordering::Equal => warn!(door; "refused {peer}: {reason}; of further ones -v tells"),
+            Ordering::Greater => debug!(door; "refused {peer}: {reason}"),
+        }
     }
 
     /// Warns, but not again and again.

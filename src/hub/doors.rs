@@ -20,7 +20,7 @@ use crate::link::{Dialled, Peer, StreamLink};
 use crate::port::Counters;
 
 /// Connections accepted from one listener in one turn.
-pub(super) const ACCEPTS: usize = 64;
+const ACCEPTS: usize = 64;
 
 /// In the poll's names, the doors' own come up to here; those of the guests at doors follow.
 pub(super) const GUESTS: usize = 1 << 16;
@@ -62,25 +62,30 @@ impl Doors {
     /// Does this connection lead to one of our own doors? A frame would then circulate for ever.
     fn serve(&self, dialled: &Dialled) -> bool {
         match &dialled.peer {
-            &Peer::Process { pid, .. } | &Peer::Client { pid, .. } => {
-                u32::try_from(pid) == Ok(std::process::id())
-            }
+            &Peer::Process { pid, .. } => u32::try_from(pid) == Ok(std::process::id()),
             Peer::Address(peer) => {
                 let served = self.doors.iter().filter_map(Door::tcp_address);
                 served.filter(|served| served.port() == peer.port()).any(|served| {
                     served.ip() == peer.ip() || served.ip().is_unspecified() && dialled.is_local
                 })
             }
-            Peer::Socket(_) | Peer::Interface { .. } | Peer::Unknown => false,
+            Peer::Client { .. } | Peer::Socket(_) | Peer::Interface { .. } | Peer::Unknown => false,
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Door> {
-        self.doors.iter()
+    /// The first door that is a VDE switch.
+    pub(super) fn switch(&self) -> Option<&VdeServer> {
+        self.doors.iter().find_map(|door| match &door.kind {
+            Kind::Vde(server) => Some(&**server),
+            Kind::Listener(_) | Kind::Dialer { .. } | Kind::Server(_) | Kind::Ready(_) => None,
+        })
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Door> {
-        self.doors.iter_mut()
+    /// The same, to be changed.
+    pub(super) fn switch_mut(&mut self) -> Option<&mut VdeServer> {
+        let is_switch = |door: &Door| matches!(door.kind, Kind::Vde(_));
+        let index = self.doors.iter().position(is_switch)?;
+        self.vde(index).map(|(_, server)| server)
     }
 
     /// The door `index`, if it is a datagram server.
@@ -149,18 +154,17 @@ impl Doors {
     /// Closes them all: nothing comes in any more, and our socket files are removed.
     pub(super) fn close(&mut self) {
         self.closed = self.drops();
-        // Who came first made the folder that others may be in.
-        while self.doors.pop().is_some() {}
+        self.doors.clear();
     }
 }
 
 impl Hub {
-    /// Adds a door.
+    /// Adds a door. Returns the port of one that was ready.
     ///
     /// # Errors
     ///
     /// When it can't be polled, or its connection finds no room.
-    pub fn add(&mut self, mut door: Door, now: Instant) -> Result<()> {
+    pub fn add(&mut self, mut door: Door, now: Instant) -> Result<Option<PortId>> {
         let index = self.doors.doors.len();
         let stem = door.face.stem();
         let own_name = door.face.options.name.clone();
@@ -168,7 +172,7 @@ impl Hub {
             Some(name) => self.names.take(name),
             None => self.names.number(&stem),
         };
-        let mut only_peer = None;
+        let (mut only_peer, mut ready) = (None, None);
         match &mut door.kind {
             Kind::Listener(entrance) => {
                 entrance.listener.register(self.poll.registry(), door_token(index))?;
@@ -199,8 +203,10 @@ impl Hub {
             Kind::Ready(link) => {
                 if let Some((link, peer)) = link.take() {
                     let name = name();
-                    self.attach_as(name, link, peer, door.face.options.clone(), now)
+                    let id = self
+                        .attach_as(name, link, peer, door.face.options.clone(), now)
                         .with_context(|| format!("port {}", door.face.shown))?;
+                    ready = Some(id);
                 }
             }
         }
@@ -209,7 +215,7 @@ impl Hub {
         if let Some(name) = only_peer {
             self.add_only_peer(index, name, now).with_context(|| format!("port {shown}"))?;
         }
-        Ok(())
+        Ok(ready)
     }
 
     /// Accepts, dials and redials, and meets new peers.
@@ -260,14 +266,14 @@ impl Hub {
             };
             let peer = socket.peer();
             if !door.admits(&peer) {
-                door.face.warn(&format!("refused {peer}: another user; any-user=on admits everybody"), now);
+                door.face.refuse(&peer, &"another user; any-user=on admits everybody", now);
                 continue;
             }
             let (stem, options) = (door.face.stem(), door.face.options.clone());
             let attached = StreamLink::accepted(socket)
                 .and_then(|link| self.attach(&stem, Box::new(link), peer.clone(), options, now));
             if let Err(error) = attached {
-                self.doors.doors[index].face.warn(&format!("refused {peer}: {error}"), now);
+                self.doors.doors[index].face.refuse(&peer, &error, now);
             }
         }
     }

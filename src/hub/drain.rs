@@ -28,7 +28,7 @@ pub(super) struct Drain {
 impl Drain {
     /// When to look again.
     pub(super) fn deadline(&self, ports: &Ports, now: Instant) -> Instant {
-        let streams = ports.slab.iter().filter(|(_, port)| port.has_end());
+        let streams = ports.slab.iter().filter(|(_, port)| port.may_be_cut());
         let quiet = streams.map(|(_, port)| port.heard + SILENCE).max();
         quiet.filter(|&quiet| quiet > now).map_or(self.until, |quiet| quiet.min(self.until))
     }
@@ -61,7 +61,7 @@ impl Hub {
                 || self.ports.slab.iter().all(|(id, port)| {
                     let is_silent = now.saturating_duration_since(port.heard) >= SILENCE;
                     !port.has_unsent()
-                        && (!port.has_end()
+                        && (!port.may_be_cut()
                             || is_silent && (port.is_at_boundary() || drain.told.contains(id)))
                 })
         })

@@ -301,6 +301,9 @@ impl Hub {
                 self.copies += port.count_lost(self.batch.lost());
             }
             self.relay(id, 0..self.batch.records().len(), now);
+            while self.batch.refill() {
+                self.relay(id, 0..self.batch.records().len(), now);
+            }
             self.ports.settle(id);
         }
         while let Some(id) = self.kept.pop() {

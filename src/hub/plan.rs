@@ -170,6 +170,11 @@ impl PortPlan {
         Ok(())
     }
 
+    /// Is any port for the users of a group?
+    pub(super) fn has_groups(&self) -> bool {
+        self.ports.values().any(|port| port.group.is_some())
+    }
+
     /// A port that there is.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    fn of(&mut self, class: Class) -> &mut VecDeque<PortId> {
+    fn of_mut(&mut self, class: Class) -> &mut VecDeque<PortId> {
         match class {
             Class::Urgent => &mut self.urgent,
             Class::Patient => &mut self.patient,
@@ -32,8 +32,11 @@ impl Ready {
     }
 
     /// How many there are of a class.
-    pub(super) fn len(&mut self, class: Class) -> usize {
-        self.of(class).len()
+    pub(super) fn len(&self, class: Class) -> usize {
+        match class {
+            Class::Urgent => self.urgent.len(),
+            Class::Patient => self.patient.len(),
+        }
     }
 
     /// All of them.
@@ -43,17 +46,17 @@ impl Ready {
 
     /// Takes the first one of a class.
     pub(super) fn pop(&mut self, class: Class) -> Option<PortId> {
-        self.of(class).pop_front()
+        self.of_mut(class).pop_front()
     }
 
     /// Puts a port behind those that wait.
     pub(super) fn push(&mut self, class: Class, id: PortId) {
-        self.of(class).push_back(id);
+        self.of_mut(class).push_back(id);
     }
 
     /// Puts a port back that was not served.
     pub(super) fn put_back(&mut self, class: Class, id: PortId) {
-        self.of(class).push_front(id);
+        self.of_mut(class).push_front(id);
     }
 
     /// Takes a port out.

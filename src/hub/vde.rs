@@ -6,20 +6,26 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Instant;
 
 use hub_protocol::vde::Request;
+use log::debug;
 use mio::Token;
 use nix::libc::EMFILE;
 
-use super::Hub;
 use super::door::DoorFace;
-use super::doors::{ACCEPTS, GUESTS, door_token, explain_accept};
+use super::doors::{GUESTS, door_token, explain_accept};
 use super::entrance::Entrance;
 use super::plan::{Applicant, PortPlan};
 use super::ports::earlier;
-use crate::bridge::PortId;
+use super::{Hub, OUTSIDE};
 use crate::link::{Greeting, Listener, StreamSocket, VdeSwitch};
 
 /// Clients that may be about to say what they want; for one more, the one that has waited longest goes.
 const WAITING: usize = 1024;
+
+/// Clients that are received in one turn: each takes a good many system calls.
+const WELCOMES: usize = 16;
+
+/// Numbers of guests, after which they begin again: as many as the poll has names for.
+const NUMBERS: usize = OUTSIDE / GUESTS - 2;
 
 /// A VDE switch.
 #[derive(Debug)]
@@ -27,9 +33,11 @@ pub(super) struct VdeServer {
     pub(super) entrance: Entrance,
     switch: VdeSwitch,
     pub(super) plan: PortPlan,
-    /// Clients that have come and not yet said what they want, by their places.
+    /// Clients that have come and not yet said what they want, in the order of their coming.
     guests: BTreeMap<usize, Greeting>,
-    /// Those of them that the poll told of.
+    /// How many came before the next one.
+    came: usize,
+    /// Those that the poll told of.
     told: Vec<usize>,
 }
 
@@ -40,6 +48,7 @@ impl VdeServer {
             switch,
             plan: PortPlan::new(ports),
             guests: BTreeMap::new(),
+            came: 0,
             told: Vec::new(),
         }
     }
@@ -52,30 +61,28 @@ impl VdeServer {
     /// When it wants to be looked at.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let told = (!self.told.is_empty()).then_some(now);
-        let impatient = self.guests.values().map(Greeting::deadline).min();
-        earlier(earlier(self.entrance.deadline(now), told), impatient)
+        let first = self.guests.first_key_value().map(|(_, guest)| guest.deadline());
+        earlier(earlier(self.entrance.deadline(now), told), first)
     }
 
     /// Sends away the guest that has waited longest, if there is one.
     fn dismiss_oldest(&mut self, door: &mut DoorFace, now: Instant) -> bool {
-        let oldest = self.guests.iter().min_by_key(|(_, guest)| guest.deadline()).map(|(&place, _)| place);
-        let Some(guest) = oldest.and_then(|place| self.guests.remove(&place)) else { return false };
-        door.warn(&format!("refused {}: too many others came and said nothing", guest.peer("")), now);
+        let Some((_, guest)) = self.guests.pop_first() else { return false };
+        door.refuse(&guest.peer(""), &"too many others came and said nothing", now);
         true
     }
 
     /// Those that the poll told of, and those that have taken too long.
     fn due(&mut self, now: Instant) -> Vec<usize> {
-        let late = self.guests.iter().filter(|(_, guest)| guest.deadline() <= now).map(|(&place, _)| place);
-        let late: Vec<usize> = late.collect();
-        self.told.drain(..).chain(late).collect()
+        let late = self.guests.iter().take_while(|(_, guest)| guest.deadline() <= now);
+        self.told.drain(..).chain(late.map(|(&number, _)| number)).collect()
     }
 }
 
 impl Hub {
     /// Accepts clients, and listens to those that have come.
     pub(super) fn serve_vde(&mut self, index: usize, now: Instant) {
-        for _ in 0..ACCEPTS {
+        for _ in 0..WELCOMES {
             let Some((door, server)) = self.doors.vde(index) else { return };
             let Some(accepted) = server.entrance.accept(now) else { break };
             match accepted {
@@ -91,8 +98,8 @@ impl Hub {
             }
         }
         let due = self.doors.vde(index).map(|(_, server)| server.due(now)).unwrap_or_default();
-        for place in due {
-            self.hear_guest(index, place, now);
+        for number in due {
+            self.hear_guest(index, number, now);
         }
     }
 
@@ -105,30 +112,32 @@ impl Hub {
         if server.guests.len() >= WAITING {
             server.dismiss_oldest(door, now);
         }
-        let place = (0..).find(|place| !server.guests.contains_key(place)).unwrap_or_default();
+        // A number is not given twice, so that what the poll tells late is about nobody.
+        let number = server.came;
+        server.came = (number + 1) % NUMBERS;
         let received = Greeting::new(socket, now).and_then(|mut guest| {
-            guest.register(registry, guest_token(index, place))?;
+            guest.register(registry, guest_token(index, number))?;
             Ok(guest)
         });
         match received {
             Ok(guest) => {
-                server.guests.insert(place, guest);
-                self.hear_guest(index, place, now);
+                server.guests.insert(number, guest);
+                self.hear_guest(index, number, now);
             }
-            Err(error) => door.warn(&format!("refused {peer}: {error}"), now),
+            Err(error) => door.refuse(&peer, &error, now),
         }
     }
 
-    fn hear_guest(&mut self, index: usize, place: usize, now: Instant) {
+    fn hear_guest(&mut self, index: usize, number: usize, now: Instant) {
         let Some((_, server)) = self.doors.vde(index) else { return };
-        let Some(guest) = server.guests.get_mut(&place) else { return };
+        let Some(guest) = server.guests.get_mut(&number) else { return };
         let heard = match guest.hear() {
             Ok(None) if now < guest.deadline() => return,
             Ok(None) => Err(io::Error::new(io::ErrorKind::TimedOut, "it did not say in time what it wants")),
             Ok(Some(request)) => Ok(request),
             Err(error) => Err(error),
         };
-        let Some(mut guest) = server.guests.remove(&place) else { return };
+        let Some(mut guest) = server.guests.remove(&number) else { return };
         // What can't be taken out of the poll leaves it with its descriptor.
         let _ = guest.deregister(self.poll.registry());
         let mut peer = guest.peer("");
@@ -138,10 +147,10 @@ impl Hub {
         });
         let Err(error) = plugged else { return };
         let Some((door, _)) = self.doors.vde(index) else { return };
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            log::debug!(door = door.shown.as_str(), peer:% = peer; "it came and went");
+        if is_departure(&error) {
+            debug!(door = door.shown.as_str(), peer:% = peer; "it came and went: {error}");
         } else {
-            door.warn(&format!("refused {peer}: {error}"), now);
+            door.refuse(&peer, &error, now);
         }
     }
 
@@ -151,7 +160,8 @@ impl Hub {
             return Err(self.ports.slab.full());
         }
         let (door, server) = self.doors.vde(index).ok_or(io::ErrorKind::NotFound)?;
-        let applicant = Applicant { uid: guest.uid(), groups: guest.groups()? };
+        let groups = if server.plan.has_groups() { guest.groups()? } else { Vec::new() };
+        let applicant = Applicant { uid: guest.uid(), groups };
         let number = server.plan.choose(request.port, &applicant).map_err(io::Error::other)?;
         let peer = guest.peer(&request.description);
         while is_short_of_descriptors() && server.dismiss_oldest(door, now) {}
@@ -167,14 +177,17 @@ impl Hub {
         }
         Ok(())
     }
+}
 
-    /// Closes the port `id` of a client.
-    pub(super) fn close(&mut self, id: PortId, reason: &'static str) {
-        if let Some(port) = self.ports.slab.get_mut(id) {
-            port.end(io::Error::other(reason));
-        }
-        self.ports.settle(id);
-    }
+/// Is this the end of a client that did not wait for its answer?
+fn is_departure(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Are there not two descriptors left, as a client takes?
@@ -182,7 +195,7 @@ fn is_short_of_descriptors() -> bool {
     UnixDatagram::pair().is_err_and(|error| error.raw_os_error() == Some(EMFILE))
 }
 
-/// The poll's name for a client that has come to a door.
-fn guest_token(index: usize, place: usize) -> Token {
-    Token(door_token(index).0 + (place + 1) * GUESTS)
+/// The poll's name for the guest of this number at a door.
+fn guest_token(index: usize, number: usize) -> Token {
+    Token(door_token(index).0 + (number + 1) * GUESTS)
 }

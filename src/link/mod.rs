@@ -95,6 +95,11 @@ pub trait Link: fmt::Debug {
         true
     }
 
+    /// Can its peer be left in the middle of a frame, by an end that comes while it sends?
+    fn may_be_cut(&self) -> bool {
+        self.has_end()
+    }
+
     /// Do others than this hub forward to and from what is at the other end? Then there may be a
     /// second way to it.
     fn is_bus(&self) -> bool {

@@ -15,7 +15,7 @@ use mio::net::UnixListener;
 use nix::fcntl::AtFlags;
 use nix::libc;
 use nix::sys::stat::{Mode, fchmod, umask};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::unistd::{Gid, fchownat, geteuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::UNIX_NAME_MAX;
@@ -31,7 +31,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    mode: u32,
     identity: (u64, u64),
 }
 
@@ -44,7 +43,6 @@ impl SocketFile {
     pub fn listen(path: &Path, mode: u32) -> Result<(UnixListener, Self)> {
         let (socket, file) = Self::make(path, mode, Type::STREAM)?;
         socket.set_nonblocking(true)?;
-        socket.listen(BACKLOG)?;
         Ok((UnixListener::from_std(socket.into()), file))
     }
 
@@ -57,18 +55,18 @@ impl SocketFile {
         Self::make(path, mode, Type::DGRAM)
     }
 
-    /// Another datagram socket takes over the file, which is there all the time, after `parting` with
+    /// Another datagram socket takes over the file, which is there all the time and has `mode`, after `parting` with
     /// the former one: that keeps its name, and whoever is connected to it.
     ///
     /// # Errors
     ///
     /// When the folder refuses, or what is there is not ours any more, or `parting`'s; then all is as
     /// before.
-    pub fn successor(&mut self, parting: impl FnOnce() -> io::Result<()>) -> io::Result<Socket> {
+    pub fn successor(&mut self, mode: u32, parting: impl FnOnce() -> io::Result<()>) -> io::Result<Socket> {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) != self.identity) {
-            return Err(io::Error::other(format!("{} has been replaced", self.path.display())));
+            return Err(self.replaced());
         }
-        let (socket, file) = self.bind_aside()?;
+        let (socket, file) = self.bind_aside(mode)?;
         parting()?;
         fs::rename(&file.path, &self.path)?;
         self.identity = file.identity;
@@ -76,7 +74,7 @@ impl SocketFile {
     }
 
     /// Makes a socket beside the file, under a name that is as long and not in use.
-    fn bind_aside(&self) -> io::Result<(Socket, Self)> {
+    fn bind_aside(&self, mode: u32) -> io::Result<(Socket, Self)> {
         let mut name = self.path.as_os_str().as_bytes().to_vec();
         let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
         let mut bound = Err(io::ErrorKind::AddrInUse.into());
@@ -84,7 +82,7 @@ impl SocketFile {
             if let Some(octet) = name.last_mut() {
                 *octet = last;
             }
-            bound = Self::bind(&socket, Path::new(OsStr::from_bytes(&name)), self.mode);
+            bound = Self::bind(&socket, Path::new(OsStr::from_bytes(&name)), mode);
             if !bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
                 break;
             }
@@ -99,36 +97,39 @@ impl SocketFile {
     /// `AddrInUse` when something is there, or the folder's refusal.
     pub fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<Self> {
         // The file is made with the mode of the socket: nobody may connect before that is set, and to set it
-        // by the path might meet another file.
+        // by the path might meet another file. The umask is the whole process's, which makes no other file here.
         fchmod(socket, Mode::from_bits_truncate(mode))?;
         let former = umask(Mode::empty());
         let bound = SockAddr::unix(path).and_then(|address| socket.bind(&address));
         umask(former);
         bound?;
-        Ok(Self { path: path.to_owned(), mode, identity: identity(&fs::symlink_metadata(path)?) })
+        Ok(Self { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) })
     }
 
     /// A file that its maker leaves to us, if it is still the one of this device and inode then.
     pub fn left(path: &Path, identity: (u64, u64)) -> Self {
-        Self { path: path.to_owned(), mode: 0, identity }
+        Self { path: path.to_owned(), identity }
     }
 
-    /// Gives the file to a user, or a group, or both, who may use it according to `mode`.
+    /// Gives the file to a group, or leaves it to its own, and makes it usable according to `mode`.
     ///
     /// # Errors
     ///
     /// When it is not the one that was made any more, or the system's.
-    pub fn give_to(&mut self, user: Option<Uid>, group: Option<Gid>, mode: u32) -> io::Result<()> {
+    pub fn give_to(&self, group: Option<Gid>, mode: u32) -> io::Result<()> {
         let file =
             OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&self.path)?;
         let found = file.metadata()?;
-        if !found.file_type().is_socket() || identity(&found) != self.identity {
-            return Err(io::Error::other(format!("{} has been replaced", self.path.display())));
+        let is_ours = found.uid() == geteuid().as_raw() && found.nlink() == 1;
+        if !found.file_type().is_socket() || !is_ours || identity(&found) != self.identity {
+            return Err(self.replaced());
         }
-        fchownat(&file, "", user, group, AtFlags::AT_EMPTY_PATH)?;
-        fs::set_permissions(proc_path(&file), fs::Permissions::from_mode(mode))?;
-        self.mode = mode;
-        Ok(())
+        fchownat(&file, "", None, group, AtFlags::AT_EMPTY_PATH)?;
+        fs::set_permissions(proc_path(&file), fs::Permissions::from_mode(mode))
+    }
+
+    fn replaced(&self) -> io::Error {
+        io::Error::other(format!("{} has been replaced", self.path.display()))
     }
 
     /// Where it is.
@@ -155,6 +156,10 @@ impl SocketFile {
         remove_if_dead(path)?;
         let socket = Socket::new(Domain::UNIX, kind, None)?;
         let file = Self::bind(&socket, path, mode).with_context(|| format!("serve {}", path.display()))?;
+        if kind == Type::STREAM {
+            // Until it listens, others take it for dead.
+            socket.listen(BACKLOG)?;
+        }
         Ok((socket, file))
     }
 }

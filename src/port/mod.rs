@@ -273,9 +273,9 @@ impl Port {
         }
     }
 
-    /// See [`Link::has_end`].
-    pub fn has_end(&self) -> bool {
-        self.link.has_end()
+    /// See [`Link::may_be_cut`].
+    pub fn may_be_cut(&self) -> bool {
+        self.link.may_be_cut()
     }
 
     /// See [`Link::patience`].

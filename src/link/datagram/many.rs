@@ -7,10 +7,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::RawFd;
 
 use hub_protocol::ethernet;
-use hub_protocol::stream::{self, Cut, PREFIX_LEN};
+use hub_protocol::stream::{self, PREFIX_LEN};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
 
-use crate::batch::{ARENA, FrameBatch, MANY, Run, Taken};
+use crate::batch::{FrameBatch, MANY, Run, Taken};
 use crate::link::Received;
 
 const NO_ADDRESSES: [Option<()>; MANY] = [None; MANY];
@@ -31,8 +31,6 @@ pub(super) struct Many {
     expected: usize,
     /// How many there will be at the most, most likely: rooms take time to prepare.
     likely: usize,
-    /// Records that were received and found no room in the batch.
-    rest: Vec<u8>,
 }
 
 impl Many {
@@ -42,24 +40,7 @@ impl Many {
             lengths: [0; MANY],
             expected: ethernet::MIN_LEN,
             likely: FEW,
-            rest: Vec::new(),
         }
-    }
-
-    /// What an earlier call found no room for.
-    pub(super) fn take_rest(&mut self, batch: &mut FrameBatch) -> bool {
-        if self.rest.is_empty() {
-            return false;
-        }
-        let Cut { whole, .. } = stream::cut(&self.rest, ARENA.min(self.rest.len()));
-        batch.load(&self.rest[..whole]);
-        self.rest = self.rest.split_off(whole);
-        true
-    }
-
-    /// Is anything left that found no room?
-    pub(super) fn has_rest(&self) -> bool {
-        !self.rest.is_empty()
     }
 
     /// Receives into `batch` what one call gives; what `is_noise` is no frame.
@@ -75,9 +56,8 @@ impl Many {
         let lengths = &self.lengths[..found];
         let longest = lengths.iter().copied().max().unwrap_or_default().min(stream::MAX_FRAME);
         self.expected = longest.max(expected - expected / DECAY).max(ethernet::MIN_LEN);
-        batch.push_many(expected, lengths, is_noise, &mut self.rest);
-        let is_all = found < offered && self.rest.is_empty();
-        Ok(if is_all { Received::Drained } else { Received::More })
+        batch.push_many(expected, lengths, is_noise);
+        Ok(if found < offered { Received::Drained } else { Received::More })
     }
 
     /// Receives into `rooms`; says how many these are, and how many were needed.

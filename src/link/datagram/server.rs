@@ -49,7 +49,10 @@ enum Place {
         local: SocketAddr,
         framing: Framing,
     },
-    Unix(SocketFile),
+    Unix {
+        file: SocketFile,
+        mode: u32,
+    },
     /// An inherited unix socket: wherever it is, there can't be another.
     Inherited,
 }
@@ -134,7 +137,7 @@ impl DatagramServer {
         let socket = DatagramSocket::unix(socket)?;
         Ok(Self {
             socket,
-            place: Place::Unix(file),
+            place: Place::Unix { file, mode },
             only: remote.map(|remote| Source::Path(remote.to_owned())),
             sender,
             backlog: VecDeque::new(),
@@ -166,7 +169,7 @@ impl DatagramServer {
     pub fn local(&self) -> Option<Source> {
         match &self.place {
             Place::Udp { local, .. } => Some(Source::Udp(*local)),
-            Place::Unix(file) => Some(Source::Path(file.path().to_owned())),
+            Place::Unix { file, .. } => Some(Source::Path(file.path().to_owned())),
             Place::Inherited => None,
         }
     }
@@ -231,11 +234,11 @@ impl DatagramServer {
         registry: &Registry,
         token: Token,
     ) -> io::Result<DatagramLink> {
-        let Place::Unix(file) = &mut self.place else {
+        let Place::Unix { file, mode } = &mut self.place else {
             return Err(io::Error::other("it has connected its socket to an inherited one; use dgram:PATH"));
         };
         let address = peer.address()?;
-        let successor = file.successor(|| self.socket.connect(&address).map_err(explain_connect))?;
+        let successor = file.successor(*mode, || self.socket.connect(&address).map_err(explain_connect))?;
         let successor = DatagramSocket::unix(successor)?;
         SourceFd(&successor.fd()).register(registry, token, Interest::READABLE)?;
         let mut given = std::mem::replace(&mut self.socket, successor);

@@ -200,12 +200,9 @@ impl DatagramSocket {
         let Self::Unix(UnixSocket { socket, many }) = self else {
             return self.receive(batch, |_, _| Reception::Taken);
         };
-        if many.take_rest(batch) {
-            return Ok(Received::More);
-        }
         let mut received = Received::Nothing;
         for _ in 0..BURST / MANY {
-            if many.has_rest() || !batch.is_half_empty() {
+            if !batch.is_half_empty() {
                 break;
             }
             received = match many.receive(socket.as_raw_fd(), batch, &is_noise) {

@@ -1,6 +1,7 @@
 //! The folder of a VDE switch: made and removed, given its mode, and cleaned of what the dead have left.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +20,13 @@ const STICKY: u32 = 0o1000;
 
 /// What is made in a folder with this bit is of the folder's group.
 const SET_GROUP: u32 = 0o2000;
+
+/// Its group may write to a folder with this bit; everybody, with the other.
+const FOR_GROUP: u32 = 0o020;
+const FOR_OTHERS: u32 = 0o002;
+
+/// Who called sudo.
+const SUDO_USER: &str = "SUDO_USER";
 
 /// Folders that were made by this process and are still there.
 static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -53,8 +61,9 @@ impl Drop for OwnFolder {
     }
 }
 
-/// Makes the folder `path`, or sees that there is one. Gives it to the process when it was made by this.
-pub(super) fn make(path: &Path) -> Result<Option<OwnFolder>> {
+/// Makes the folder `path`, or sees that one which is there will do; unless its mode `is_asked` for, others may
+/// not write there. Gives it to the process when it was made by this.
+pub(super) fn make(path: &Path, is_asked: bool) -> Result<Option<OwnFolder>> {
     let shown = path.display();
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => return Ok(Some(OwnFolder::made(path)?)),
@@ -62,29 +71,56 @@ pub(super) fn make(path: &Path) -> Result<Option<OwnFolder>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             bail!("the folder of {shown} does not exist; create it first");
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && env::var_os(SUDO_USER).is_some() => {
+            return Err(error).with_context(|| {
+                format!(
+                    "make {shown}; qhub is the caller of sudo by now: choose another folder, or --user root"
+                )
+            });
+        }
         Err(error) => return Err(error).with_context(|| format!("make {shown}; choose another folder")),
     }
     let found = fs::metadata(path).with_context(|| format!("look at {shown}"))?;
     if !found.is_dir() {
         bail!("{shown} is no folder; remove it or choose another path");
     }
+    if found.uid() != geteuid().as_raw() && found.uid() != 0 {
+        bail!(
+            "{shown} belongs to user {}, who could take the place of this switch; choose another folder",
+            found.uid()
+        );
+    }
+    if found.mode() & (FOR_OTHERS | STICKY) == FOR_OTHERS && !is_asked {
+        bail!("everybody may write to {shown}; say who may with mode=, or choose another folder");
+    }
     Ok(OwnFolder::known(path))
 }
 
-/// Gives the folder `path`, which is to be this user's alone, its mode, and a group.
-pub(super) fn admit(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<()> {
+/// Gives the folder `path` a mode, or leaves it its own, and a group. Who may write there may not delete what
+/// belongs to others.
+pub(super) fn admit(path: &Path, mode: Option<u32>, group: Option<Gid>) -> io::Result<()> {
     // Whatever is put in its place meanwhile is not touched.
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let found = opened.metadata()?;
-    if found.uid() != geteuid().as_raw() || found.mode() & STICKY != 0 {
+    let own = found.mode() & 0o7777;
+    let mut mode = mode.unwrap_or(own) | own & SET_GROUP;
+    if group.is_some() {
+        mode |= SET_GROUP;
+    }
+    if mode & (FOR_GROUP | FOR_OTHERS) != 0 {
+        mode |= STICKY;
+    }
+    if mode == own && group.is_none_or(|group| group.as_raw() == found.gid()) {
+        return Ok(());
+    }
+    if found.uid() != geteuid().as_raw() || own & (FOR_OTHERS | STICKY) == FOR_OTHERS | STICKY {
         return Err(io::Error::other(
             "it is not this user's alone; leave out mode= and group=, or choose another folder",
         ));
     }
     fchown(&opened, None, group)?;
-    let set_group = if group.is_some() { SET_GROUP } else { 0 };
-    opened.set_permissions(fs::Permissions::from_mode(mode | set_group))
+    opened.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 /// Removes what a switch that was killed has left behind, and clients of this user; as root, of any.

@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Uid, geteuid};
 use socket2::{Domain, Socket, Type};
 
 use super::link::VdeLink;
-use super::switch::connect;
+use super::reach::connect;
 use crate::config::VdePlace;
 use crate::link::socket_file::{SocketFile, remove_if_dead};
 use crate::link::{Peer, StreamSocket};
@@ -56,8 +56,8 @@ impl Joining {
             ));
         }
         let data = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-        let mut own = bind(&data, &folder)?;
-        admit(&mut own, &fs::metadata(&entry)?)?;
+        let own = bind(&data, &folder)?;
+        admit(&own, &fs::metadata(&entry)?)?;
         let request = Request {
             port: place.port,
             path: own.path().as_os_str().as_bytes().to_vec(),
@@ -99,10 +99,11 @@ impl Joining {
             let mut room = [0; REPLY_LEN];
             let room = &mut room[self.received.len()..];
             match self.control.read(room) {
-                Ok(0) => return Err(io::Error::other("the switch refuses; see its log for the reason")),
+                Ok(0) => return Err(refusal()),
                 Ok(octets) => self.received.extend_from_slice(&room[..octets]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(refusal()),
                 Err(error) => return Err(error),
             }
         }
@@ -126,6 +127,10 @@ impl Joining {
     }
 }
 
+fn refusal() -> io::Error {
+    io::Error::other("the switch refuses; see its log for the reason")
+}
+
 /// Binds the client's socket in the switch's folder, or elsewhere when that refuses.
 fn bind(data: &Socket, folder: &Path) -> io::Result<SocketFile> {
     let name = format!(".{:05}-{:05}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -144,12 +149,12 @@ fn bind(data: &Socket, folder: &Path) -> io::Result<SocketFile> {
 }
 
 /// Lets a switch of another user send to our socket: one of its group, if we may give it to that.
-fn admit(own: &mut SocketFile, entry: &fs::Metadata) -> io::Result<()> {
+fn admit(own: &SocketFile, entry: &fs::Metadata) -> io::Result<()> {
     if entry.uid() == geteuid().as_raw() || entry.uid() == 0 {
         return Ok(());
     }
-    if own.give_to(None, Some(Gid::from_raw(entry.gid())), 0o770).is_err() {
-        own.give_to(None, None, 0o777)?;
+    if own.give_to(Some(Gid::from_raw(entry.gid())), 0o770).is_err() {
+        own.give_to(None, 0o777)?;
     }
     Ok(())
 }

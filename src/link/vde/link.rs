@@ -17,8 +17,9 @@ use crate::link::datagram::DatagramSocket;
 use crate::link::socket_file::SocketFile;
 use crate::link::{Link, Received, SendError};
 
-/// What may be on its way to the other end, as far as the system allows.
-const SEND_BUFFER: usize = 1 << 20;
+/// What may be on its way to the other end: it costs memory of the system that nobody else pays for, and makes
+/// what comes last old.
+const SEND_BUFFER: usize = 212_992;
 
 /// How long a client may be left unread: its socket blocks, and a QEMU stands still all the while.
 const BLOCKED: Duration = Duration::from_millis(5);
@@ -31,12 +32,16 @@ const NOISE: usize = 1024;
 pub struct VdeLink {
     control: UnixStream,
     data: DatagramSocket,
-    patience: Duration,
-    is_bus: bool,
-    /// Files that go with the client.
-    _files: [Option<SocketFile>; 2],
-    /// The last one out removes the folder.
-    _folder: Option<OwnFolder>,
+    end: End,
+}
+
+/// Which end it is.
+#[derive(Debug)]
+enum End {
+    /// The switch's. What goes with the client: its files, and then perhaps the folder.
+    Switch { _files: [Option<SocketFile>; 2], _folder: Option<OwnFolder> },
+    /// The client's.
+    Client,
 }
 
 impl VdeLink {
@@ -48,28 +53,17 @@ impl VdeLink {
         theirs: Option<SocketFile>,
         folder: Option<OwnFolder>,
     ) -> io::Result<Self> {
-        let files = [Some(ours), theirs];
-        Ok(Self {
-            control,
-            data: socket(data)?,
-            patience: BLOCKED,
-            is_bus: false,
-            _files: files,
-            _folder: folder,
-        })
+        Self::new(control, data, End::Switch { _files: [Some(ours), theirs], _folder: folder })
     }
 
-    /// The client's end. A switch drops what is not read.
+    /// The client's end.
     pub(super) fn joined(control: UnixStream, data: Socket) -> io::Result<Self> {
-        let data = socket(data)?;
-        Ok(Self {
-            control,
-            data,
-            patience: Duration::ZERO,
-            is_bus: true,
-            _files: [None, None],
-            _folder: None,
-        })
+        Self::new(control, data, End::Client)
+    }
+
+    fn new(control: UnixStream, data: Socket, end: End) -> io::Result<Self> {
+        data.set_send_buffer_size(SEND_BUFFER)?;
+        Ok(Self { control, data: DatagramSocket::unix(data)?, end })
     }
 
     /// What comes behind the handshake means nothing, but for its end.
@@ -86,11 +80,6 @@ impl VdeLink {
             Err(error) => Err(error),
         }
     }
-}
-
-fn socket(data: Socket) -> io::Result<DatagramSocket> {
-    data.set_send_buffer_size(SEND_BUFFER)?;
-    DatagramSocket::unix(data)
 }
 
 impl Link for VdeLink {
@@ -125,10 +114,18 @@ impl Link for VdeLink {
     }
 
     fn patience(&self) -> Option<Duration> {
-        Some(self.patience)
+        Some(match self.end {
+            End::Switch { .. } => BLOCKED,
+            // A switch drops what is not read.
+            End::Client => Duration::ZERO,
+        })
+    }
+
+    fn may_be_cut(&self) -> bool {
+        false
     }
 
     fn is_bus(&self) -> bool {
-        self.is_bus
+        matches!(self.end, End::Client)
     }
 }

@@ -10,6 +10,7 @@ mod folder;
 mod greeting;
 mod joining;
 mod link;
+mod reach;
 mod switch;
 
 pub use greeting::Greeting;
