@@ -15,5 +15,6 @@ pub(crate) mod require;
 pub(crate) mod sniffer;
 pub(crate) mod stack;
 pub(crate) mod tap;
+pub(crate) mod vde;
 pub(crate) mod wait;
 pub(crate) mod wire;

@@ -31,12 +31,17 @@ impl Process {
     }
 
     pub(crate) fn spawn(name: &str, command: &mut Command) -> Self {
+        Self::spawn_to(name, command, Stdio::piped())
+    }
+
+    /// The same, with what it prints going to `stdout`.
+    pub(crate) fn spawn_to(name: &str, command: &mut Command, stdout: Stdio) -> Self {
         let mut child = command
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("start {name}: {error}"));
-        let stdout = Output::read_all(child.stdout.take().expect("stdout is a pipe"));
+        let stdout = child.stdout.take().map_or_else(Output::default, Output::read_all);
         let stderr = Output::read_all(child.stderr.take().expect("stderr is a pipe"));
         Self { name: name.to_owned(), child, stdout, stderr }
     }
@@ -52,6 +57,17 @@ impl Process {
 
     pub(crate) fn stdin(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().expect("the command was given a pipe as its stdin")
+    }
+
+    /// Types a line, in one write: not everybody puts the pieces of a line together.
+    pub(crate) fn type_line(&mut self, line: &str) {
+        let typed = self.stdin().write_all(format!("{line}\n").as_bytes());
+        typed.unwrap_or_else(|error| panic!("type {line}: {error}"));
+    }
+
+    /// The end of what it reads.
+    pub(crate) fn close_stdin(&mut self) {
+        self.child.stdin = None;
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -86,6 +102,7 @@ impl Drop for Process {
 }
 
 /// What came out of a pipe, read by a thread of its own so that the writer never blocks.
+#[derive(Default)]
 struct Output(Arc<Mutex<Vec<u8>>>);
 
 impl Output {
