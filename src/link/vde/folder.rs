@@ -80,7 +80,12 @@ pub(super) fn make(path: &Path, is_asked: bool) -> Result<Option<OwnFolder>> {
         }
         Err(error) => return Err(error).with_context(|| format!("make {shown}; choose another folder")),
     }
-    let found = fs::metadata(path).with_context(|| format!("look at {shown}"))?;
+    let look = || format!("look at {shown}");
+    let link = fs::symlink_metadata(path).with_context(look)?;
+    if is_asked && link.is_symlink() && link.uid() != geteuid().as_raw() && link.uid() != 0 {
+        bail!("{shown} is a link of user {}; write where it leads to", link.uid());
+    }
+    let found = fs::metadata(path).with_context(look)?;
     if !found.is_dir() {
         bail!("{shown} is no folder; remove it or choose another path");
     }

@@ -36,8 +36,8 @@ pub struct Joining {
     /// The file of `data`, until the switch has connected to it.
     _own: SocketFile,
     received: Vec<u8>,
-    /// The device and inode of its folder.
-    folder: (u64, u64),
+    /// The switch's folder, and its device and inode.
+    folder: (PathBuf, (u64, u64)),
 }
 
 impl Joining {
@@ -65,13 +65,13 @@ impl Joining {
         };
         control.write_all(&request.write().ok_or(io::ErrorKind::InvalidInput)?)?;
         let found = fs::metadata(&folder)?;
-        let folder = (found.dev(), found.ino());
+        let folder = (folder, (found.dev(), found.ino()));
         Ok(Self { control, data, _own: own, received: Vec::new(), folder })
     }
 
     /// The device and inode of the switch's folder.
     pub fn folder(&self) -> (u64, u64) {
-        self.folder
+        self.folder.1
     }
 
     /// Who answers.
@@ -122,7 +122,7 @@ impl Joining {
         let (own, switch) = (geteuid(), Uid::from_raw(getsockopt(&self.control, PeerCredentials)?.uid()));
         // A switch that is root gives the socket to its client.
         let is_right = |owner| owner == switch.as_raw() || switch.is_root() && owner == own.as_raw();
-        connect(&self.data, Path::new(OsStr::from_bytes(path)), is_right)?;
+        connect(&self.data, Path::new(OsStr::from_bytes(path)), &self.folder.0, is_right)?;
         VdeLink::joined(self.control, self.data)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -13,14 +13,18 @@ use socket2::{SockAddr, Socket};
 
 use crate::link::socket_file::proc_path;
 
+/// To look at a file, not through a link.
+const ONLY_LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
 /// How often a look-up is tried that something else has disturbed.
 const TRIES: usize = 4;
 
-/// Connects `socket` to the one at `path`, whose owner `is_right`: else who named it could let us send to the
-/// socket of somebody who knows of nothing. Returns which file it is.
+/// Connects `socket` to the one at `path`, in the switch's `folder` as a rule, whose owner `is_right`: else who
+/// named it could let us send to the socket of somebody who knows of nothing. Returns which file it is.
 pub(super) fn connect(
     socket: &Socket,
     path: &Path,
+    folder: &Path,
     is_right: impl Fn(u32) -> bool,
 ) -> io::Result<(u64, u64)> {
     let explain = |error: io::Error| {
@@ -28,8 +32,13 @@ pub(super) fn connect(
         let text = format!("its socket {} can't be used: {error}", shown.escape_debug());
         io::Error::new(error.kind(), text)
     };
-    let file = open(path).map_err(explain)?;
+    // Our own sockets are there, too: whatever it is on is waited for in any case.
+    let opened = if path.parent() == Some(folder) { open(path) } else { open_at_once(path) };
+    let file = opened.map_err(explain)?;
     let found = file.metadata()?;
+    if !found.file_type().is_socket() {
+        return Err(explain(io::Error::other("it is no socket")));
+    }
     if !is_right(found.uid()) {
         let error = format!("it belongs to another user, uid {}", found.uid());
         return Err(explain(io::Error::other(error)));
@@ -39,10 +48,15 @@ pub(super) fn connect(
     Ok((found.dev(), found.ino()))
 }
 
-/// Opens a file without any right to it. A look-up that would have to wait, as below a mount that does not
-/// answer, fails: that of a socket which somebody serves never does.
+/// Opens a file without any right to it.
 fn open(path: &Path) -> io::Result<File> {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC);
+    Ok(nix::fcntl::open(path, ONLY_LOOK, Mode::empty())?.into())
+}
+
+/// The same, but a look-up that would have to wait, as below a mount that does not answer, fails: where files are
+/// on this host, that of a socket which somebody serves never does.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    let how = OpenHow::new().flags(ONLY_LOOK);
     let at_once = ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED);
     let mut opened = Err(Errno::EAGAIN);
     for _ in 0..TRIES {
@@ -51,9 +65,11 @@ fn open(path: &Path) -> io::Result<File> {
             break;
         }
     }
-    if matches!(opened, Err(Errno::EINVAL | Errno::ENOSYS)) {
+    match opened {
+        Ok(file) => Ok(file.into()),
         // Linux before 5.12 and 5.6.
-        opened = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+        Err(Errno::EINVAL | Errno::ENOSYS) => open(path),
+        Err(Errno::EAGAIN) => Err(io::Error::other("it is not there, or only to be found by waiting")),
+        Err(errno) => Err(errno.into()),
     }
-    Ok(opened?.into())
 }

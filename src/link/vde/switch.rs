@@ -77,7 +77,7 @@ impl VdeSwitch {
     pub fn plug(&self, client: Greeting, request: &Request, number: u16) -> io::Result<VdeLink> {
         let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
         let path = Path::new(OsStr::from_bytes(&request.path));
-        let theirs = connect(&socket, path, |owner| owner == client.uid()).inspect_err(|_| {
+        let theirs = connect(&socket, path, &self.path, |owner| owner == client.uid()).inspect_err(|_| {
             if self.is_clients(path) {
                 // It was killed while it waited.
                 let _ = remove_if_dead(path);
