@@ -1,5 +1,8 @@
 //! The command line: flags and help.
 
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
@@ -10,6 +13,9 @@ use crate::bridge::{BridgeConfig, MAX_PORTS, Mode};
 use crate::config::{self, Cidr, Framing, PortKind, PortSpec};
 use crate::kernel_bridge::{BridgeName, Consent, Reach, Request};
 use crate::link::is_one_interface;
+
+/// The name under which qhub is VDE's switch.
+pub const VDE_SWITCH: &str = "vde_switch";
 
 const PORTS_HELP: &str = "\
 Ports:
@@ -86,6 +92,13 @@ pub enum Command {
     /// Join a segment to stdin and stdout, for a pipe to another one, as through ssh
     #[command(after_help = PLUG_HELP)]
     Plug(PlugArgs),
+    /// Be a VDE switch with the options and the console of VDE's own (also when called by this name)
+    #[command(name = VDE_SWITCH, disable_help_flag = true)]
+    VdeSwitch {
+        /// The options of vde_switch; --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        words: Vec<OsString>,
+    },
     /// Make a bridge of the kernel's that VMs reach this host, its network or the Internet by (root)
     #[command(subcommand)]
     Bridge(BridgeCommand),
@@ -210,12 +223,17 @@ pub struct RunArgs {
 impl Cli {
     /// What the command line says; ends the process with status 2 and a message when it is wrong.
     pub fn read() -> Command {
+        let mut words = env::args_os();
+        let name = words.next().map(PathBuf::from);
+        if name.is_some_and(|path| path.file_name() == Some(VDE_SWITCH.as_ref())) {
+            return Command::VdeSwitch { words: words.collect() };
+        }
         let cli = Self::parse();
         let command = cli.command.unwrap_or(Command::Run(cli.run));
         let checked = match &command {
             Command::Run(args) => args.check(),
             Command::Plug(args) => args.check(),
-            Command::Mac { .. } | Command::Bridge(_) => Ok(()),
+            Command::Mac { .. } | Command::VdeSwitch { .. } | Command::Bridge(_) => Ok(()),
         };
         if let Err(message) = checked {
             Self::command().error(ErrorKind::ValueValidation, message).exit();
@@ -361,7 +379,9 @@ mod tests {
         match cli.command {
             None => cli.run,
             Some(Command::Run(args)) => args,
-            Some(Command::Mac { .. } | Command::Plug(_) | Command::Bridge(_)) => panic!("not run"),
+            Some(Command::Mac { .. } | Command::Plug(_) | Command::VdeSwitch { .. } | Command::Bridge(_)) => {
+                panic!("not run")
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::turn;
 use crate::welcome::Welcome;
 
 /// Octets of memory for all egress queues together.
-const QUEUE_MEMORY: usize = 256 << 20;
+pub(crate) const QUEUE_MEMORY: usize = 256 << 20;
 
 /// Ports that only root may serve.
 const PRIVILEGED: Range<u16> = 1..1024;
@@ -173,7 +173,7 @@ fn open_default_tcp(now: Instant) -> Option<Door> {
 }
 
 /// Each port is a descriptor, and the soft limit is made for programs that use `select`.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

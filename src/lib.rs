@@ -74,3 +74,5 @@ pub mod turn;
 
 pub mod daemon;
 pub mod plug;
+
+pub mod vde_switch;

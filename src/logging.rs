@@ -1,15 +1,19 @@
 //! Logging that never blocks the loop: lines go through a bounded channel to a thread that writes
-//! them to stderr. When stderr is not read, lines are lost, and their number is told.
+//! them to stderr, or to the system's log. When that is not read, lines are lost, and their number is told.
 
+use std::ffi::{CStr, OsStr};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use env_logger::fmt::default_kv_format;
 use env_logger::{Builder, Target};
-use log::LevelFilter;
+use log::{Level, LevelFilter};
+use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
 
 /// Lines that may wait for stderr.
 const BACKLOG: usize = 4096;
@@ -61,23 +65,48 @@ impl std::fmt::Debug for Message {
 }
 
 impl Log {
-    /// Starts to log what `filter` lets through.
+    /// Starts to log what `filter` lets through to stderr.
     ///
     /// # Errors
     ///
     /// When the system gives no thread.
     pub fn start(filter: &str) -> io::Result<Self> {
+        let mut builder = Builder::new();
+        builder.format_target(false).format_timestamp_millis();
+        Self::start_with(builder, filter, "stderr", io::stderr())
+    }
+
+    /// The same to the system's log, as `name`; where there is none, everything is lost.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn to_syslog(name: &'static CStr, filter: &str) -> io::Result<Self> {
+        openlog(Some(name), LogFlags::LOG_PID, Facility::LOG_DAEMON)?;
+        let mut builder = Builder::new();
+        builder.format(|line, record| {
+            write!(line, "{}{}", severity_digit(record.level()), record.args())?;
+            default_kv_format(line, record.key_values())?;
+            writeln!(line)
+        });
+        Self::start_with(builder, filter, "syslog", Syslog)
+    }
+
+    fn start_with(
+        mut builder: Builder,
+        filter: &str,
+        name: &'static str,
+        mut output: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         let (messages, lines) = sync_channel(BACKLOG);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&lost);
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&lines, &counter, &mut io::stderr()))?;
-        Builder::new()
+            .spawn(move || write_lines(&lines, &counter, name, &mut output))?;
+        builder
             .parse_filters(filter)
             .filter_module(ASKED, LevelFilter::Info)
-            .format_target(false)
-            .format_timestamp_millis()
             .target(Target::Pipe(Box::new(Lines { messages: messages.clone(), lost })))
             .init();
         Ok(Self { messages })
@@ -100,20 +129,57 @@ impl Log {
 
 /// Writes until all senders are gone. A stderr that is closed, or on a full disk, changes
 /// nothing for the hub, so errors are not looked at.
-fn write_lines(lines: &Receiver<Message>, lost: &AtomicU64, output: &mut impl Write) {
+fn write_lines(lines: &Receiver<Message>, lost: &AtomicU64, name: &str, output: &mut impl Write) {
     for message in lines {
         match message {
             Message::Line(line) => {
                 let _ = output.write_all(&line);
                 let lost = lost.swap(0, Ordering::Relaxed);
                 if lost > 0 {
-                    let _ = writeln!(output, "qhub: {lost} log lines were lost, because stderr was not read");
+                    let line = format!("qhub: {lost} log lines were lost, because {name} was not read\n");
+                    let _ = output.write_all(line.as_bytes());
                 }
             }
             Message::Flush(done) => {
                 let _ = done.try_send(());
             }
         }
+    }
+}
+
+/// The system's log, which takes whole lines with a digit for their severity in front.
+struct Syslog;
+
+impl Write for Syslog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let (severity, text) = match line.split_first() {
+            Some((digit @ b'0'..=b'9', text)) => (severity(*digit), text),
+            _ => (Severity::LOG_WARNING, line),
+        };
+        syslog(severity, OsStr::from_bytes(text.trim_ascii_end()))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn severity_digit(level: Level) -> char {
+    match level {
+        Level::Error => '3',
+        Level::Warn => '4',
+        Level::Info => '6',
+        Level::Debug | Level::Trace => '7',
+    }
+}
+
+fn severity(digit: u8) -> Severity {
+    match digit {
+        b'3' => Severity::LOG_ERR,
+        b'4' => Severity::LOG_WARNING,
+        b'6' => Severity::LOG_INFO,
+        _ => Severity::LOG_DEBUG,
     }
 }
 
@@ -132,7 +198,7 @@ mod tests {
         assert_eq!(lost.load(Ordering::Relaxed), 2);
         drop(log);
         let mut written = Vec::new();
-        write_lines(&lines, &lost, &mut written);
+        write_lines(&lines, &lost, "stderr", &mut written);
         assert_eq!(
             String::from_utf8(written).unwrap(),
             "one\nqhub: 2 log lines were lost, because stderr was not read\ntwo\n"

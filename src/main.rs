@@ -8,10 +8,12 @@ use qhub::daemon;
 use qhub::instance::{Macs, random_mac};
 use qhub::kernel_bridge;
 use qhub::plug;
+use qhub::vde_switch::{self, Args};
 
 fn main() -> ExitCode {
     let result = match Cli::read() {
         Command::Run(args) => daemon::run(&args),
+        Command::VdeSwitch { words } => vde_switch::run(&Args::read(words)),
         Command::Mac { instance, names } => print_macs(&instance, &names).map_err(Into::into),
         Command::Plug(args) => plug::run(&args),
         Command::Bridge(BridgeCommand::Up(args)) => {

@@ -392,7 +392,7 @@ mod tests {
         bridge.relay(port(1), &frame(9, 5), now);
         // What port 3 sends to the bus comes back by port 2.
         let looping = to_group(0x42);
-        while !bridge.take_loop().is_some_and(|found| found.muted.is_some()) {
+        while bridge.take_loop().is_none_or(|found| found.muted.is_none()) {
             now += Duration::from_millis(1);
             bridge.relay(port(3), &looping, now);
             bridge.relay(port(2), &looping, now);

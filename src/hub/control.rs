@@ -1,6 +1,5 @@
 //! What somebody at a console asks a switch with numbered ports, and changes.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::{AddAssign, Sub};
 use std::time::{Duration, Instant};
@@ -11,7 +10,8 @@ use nix::errno::Errno;
 
 use super::plan::{Applicant, PlannedPort, PortPlan};
 use super::{Door, Hub};
-use crate::bridge::{FdbRow, Mode, PortId};
+use crate::bridge::{FdbRow, MAX_PORTS, Mode, PortId};
+use crate::link::Peer;
 use crate::port::Counters;
 
 /// Frames and their octets.
@@ -47,8 +47,6 @@ pub struct SwitchState {
     pub limit: u16,
     /// Its ports, by their numbers.
     pub ports: Vec<NumberedPort>,
-    /// The stations that it remembers, by VID and address.
-    pub stations: Vec<Station>,
 }
 
 /// A numbered port.
@@ -76,7 +74,7 @@ pub struct Endpoint {
     /// Its number among all of the switch, used again when it is gone.
     pub id: usize,
     /// Who it is.
-    pub peer: String,
+    pub peer: Peer,
 }
 
 /// A station that is remembered.
@@ -168,22 +166,27 @@ impl Hub {
             traffic: self.traffic(port, now) - port.reset,
             endpoints: port.members.iter().filter_map(|&id| self.endpoint(id)).collect(),
         });
-        let numbers: BTreeMap<PortId, u16> = plan
-            .ports()
-            .flat_map(|(number, port)| port.members.iter().map(move |&id| (id, number)))
-            .collect();
-        let station = |row: FdbRow| {
-            let &port = numbers.get(&row.port)?;
-            Some(Station { vid: row.vid, mac: row.mac, port, age: row.age })
-        };
         Some(SwitchState {
             mode: self.bridge.mode(),
             ageing,
             fdb_max,
             limit: plan.limit(),
             ports: ports.collect(),
-            stations: self.bridge.fdb_rows(now).into_iter().filter_map(station).collect(),
         })
+    }
+
+    /// The stations that its VDE switch remembers at `now`, by VID and address; `None` when there is none.
+    pub fn stations(&self, now: Instant) -> Option<Vec<Station>> {
+        let plan = &self.doors.switch()?.plan;
+        let mut numbers = [None; MAX_PORTS];
+        for (number, port) in plan.ports() {
+            port.members.iter().for_each(|id| numbers[id.index()] = Some(number));
+        }
+        let station = |row: FdbRow| {
+            let port = numbers[row.port.index()]?;
+            Some(Station { vid: row.vid, mac: row.mac, port, age: row.age })
+        };
+        Some(self.bridge.fdb_rows(now).into_iter().filter_map(station).collect())
     }
 
     /// The numbered ports of its VDE switch; `None` when there is none.
@@ -250,6 +253,6 @@ impl Hub {
 
     fn endpoint(&self, id: PortId) -> Option<Endpoint> {
         let port = self.ports.slab.get(id)?;
-        Some(Endpoint { id: id.index(), peer: port.peer.to_string() })
+        Some(Endpoint { id: id.index(), peer: port.peer.clone() })
     }
 }

@@ -13,6 +13,28 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc::{self, c_int, c_short, c_uint, ifreq};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::ForkResult;
+
+/// Which of the two processes this is after a [`fork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fork {
+    /// The one that there was.
+    Parent,
+    /// The new one.
+    Child,
+}
+
+/// Makes another process of this one, which must have no other thread.
+pub(crate) fn fork() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("there are threads already"));
+    }
+    // SAFETY: there is no other thread, whose locks the new process would find taken for ever.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { .. } => Ok(Fork::Parent),
+        ForkResult::Child => Ok(Fork::Child),
+    }
+}
 
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
@@ -245,6 +267,15 @@ mod tests {
         let (one, _other) = UnixStream::pair().unwrap();
         let own: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
         assert_eq!(peer_groups(&one).unwrap(), own);
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_doubled() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || held.recv());
+        assert_eq!(fork().unwrap_err().to_string(), "there are threads already");
+        drop(release);
+        assert!(thread.join().unwrap().is_err());
     }
 
     #[test]

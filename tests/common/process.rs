@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::wait::wait_for;
+use super::wait::{LIMIT, wait_for};
 
 pub(crate) struct Process {
     name: String,
@@ -53,6 +53,11 @@ impl Process {
 
     pub(crate) fn stderr(&self) -> String {
         self.stderr.text()
+    }
+
+    /// All that it and its children said on stderr, once these have ended or closed it.
+    pub(crate) fn last_words(&self) -> String {
+        wait_for("the end of stderr", LIMIT, || self.stderr.is_complete().then(|| self.stderr()))
     }
 
     pub(crate) fn stdin(&mut self) -> &mut ChildStdin {
@@ -116,6 +121,11 @@ impl Output {
             }
         });
         Self(text)
+    }
+
+    /// Has the thread that reads it let go of it?
+    fn is_complete(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 
     fn text(&self) -> String {
