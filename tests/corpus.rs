@@ -42,6 +42,11 @@ fn l2tpv3() {
 }
 
 #[test]
+fn vde() {
+    replay("vde", bodies::vde);
+}
+
+#[test]
 fn offload() {
     replay("offload", bodies::offload);
 }

@@ -18,4 +18,14 @@ mod hostile {
     mod queues;
     mod sources;
     mod takeovers;
+    mod vde {
+        mod crowd;
+        mod folder;
+        mod joined;
+        mod lab;
+        mod moments;
+        mod neighbours;
+        mod refused;
+        mod users;
+    }
 }

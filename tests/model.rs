@@ -1,6 +1,6 @@
 //! The bridge against a model of it: a list of stations, searched from end to end.
 //!
-//! Random ports come and go, frames arrive and time passes. After each step both must agree on where
+//! Random ports come and go, some stand for one with others, frames arrive and time passes. After each step both must agree on where
 //! the frame goes or why it does not, whom its sender waits for, what is remembered, and what was
 //! counted.
 
@@ -19,7 +19,7 @@ const AGEING: Duration = Duration::from_secs(1);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The ports: both ends of the range, and both sides of a boundary between words of a set.
-const PORTS: [usize; 4] = [0, 63, 64, 1023];
+const PORTS: [usize; 5] = [0, 1, 63, 64, 1023];
 
 fn port(index: usize) -> PortId {
     PortId::new(index).expect("within the range")
@@ -82,6 +82,8 @@ fn is_group(mac: [u8; 6]) -> bool {
 #[derive(Clone, Debug)]
 enum Step {
     Attach(usize),
+    /// It comes, or comes anew, and stands for the same as another one from the start.
+    Share(usize, usize),
     Detach(usize),
     /// It goes, and another takes its place.
     Replace(usize),
@@ -126,6 +128,10 @@ struct Model {
     mode: Mode,
     capacity: usize,
     ports: BTreeSet<usize>,
+    /// Those that stand for one with others, each with the one that leads.
+    leads: BTreeMap<usize, usize>,
+    /// Those that were heard last of those that stand for one, by the one that leads.
+    voices: BTreeMap<usize, usize>,
     /// The least recently heard first.
     stations: Vec<Station>,
     announced: BTreeMap<[u8; 6], Instant>,
@@ -138,16 +144,51 @@ impl Model {
             mode,
             capacity,
             ports: BTreeSet::new(),
+            leads: BTreeMap::new(),
+            voices: BTreeMap::new(),
             stations: Vec::new(),
             announced: BTreeMap::new(),
             counters: FdbCounters::default(),
         }
     }
 
+    fn share(&mut self, port: usize, other: usize) {
+        let lead = self.lead(other);
+        self.ports.insert(port);
+        self.leads.extend([(lead, lead), (port, lead)]);
+        self.voices.entry(lead).or_insert(lead);
+    }
+
+    fn lead(&self, port: usize) -> usize {
+        self.leads.get(&port).copied().unwrap_or(port)
+    }
+
+    /// The port and all that stand for the same.
+    fn mates(&self, port: usize) -> Vec<usize> {
+        self.ports.iter().copied().filter(|&mate| self.lead(mate) == self.lead(port)).collect()
+    }
+
     fn detach(&mut self, port: usize) {
+        let rest: Vec<usize> = self.mates(port).into_iter().filter(|&mate| mate != port).collect();
         self.ports.remove(&port);
-        self.stations.retain(|station| station.port != port);
-        self.forget_announcements();
+        let Some(lead) = self.leads.remove(&port) else {
+            self.stations.retain(|station| station.port != port);
+            self.forget_announcements();
+            return;
+        };
+        // The first of the rest leads, if the leader leaves; the stations stay with them.
+        let next = if lead == port { rest[0] } else { lead };
+        self.leads.extend(rest.iter().map(|&mate| (mate, next)));
+        self.stations
+            .iter_mut()
+            .filter(|station| station.port == port)
+            .for_each(|station| station.port = next);
+        let voice = self.voices.remove(&lead).expect("one that leads");
+        self.voices.insert(next, if voice == port { next } else { voice });
+        if let [last] = rest[..] {
+            self.leads.remove(&last);
+            self.voices.remove(&last);
+        }
     }
 
     fn relay(&mut self, ingress: usize, frame: &Frame, now: Instant) -> Fate {
@@ -156,10 +197,14 @@ impl Model {
             1..14 => return Fate::Dropped(DiscardReason::Runt),
             _ => {}
         }
+        let lead = self.lead(ingress);
+        if let Some(voice) = self.voices.get_mut(&lead) {
+            *voice = ingress;
+        }
         if !is_group(frame.source) && frame.source != [0; 6] {
-            self.learn(frame.vid(), frame.source, ingress, now);
+            self.learn(frame.vid(), frame.source, lead, now);
             if frame.is_announcement() {
-                self.announce(frame.source, ingress, now);
+                self.announce(frame.source, lead, now);
             }
         }
         let heard = self
@@ -169,23 +214,25 @@ impl Model {
             .filter(|station| station.vid == frame.vid() && station.mac == frame.destination)
             .find(|station| !is_aged(station, now))
             .map(|station| station.port);
-        let others: Vec<usize> = self.ports.iter().copied().filter(|&port| port != ingress).collect();
+        let mates = self.mates(ingress);
+        let others: Vec<usize> = self.ports.iter().copied().filter(|port| !mates.contains(port)).collect();
         if self.mode == Mode::Switch {
             if frame.destination == [0x01, 0x80, 0xc2, 0, 0, 0x01] {
                 return Fate::Dropped(DiscardReason::Pause);
             }
             if let Some(egress) = heard {
-                return if egress == ingress {
+                return if egress == lead {
                     Fate::Dropped(DiscardReason::SamePort)
                 } else {
-                    Fate::Leaves { by: vec![egress], awaited: Some(egress) }
+                    let awaited = self.voices.get(&egress).copied().unwrap_or(egress);
+                    Fate::Leaves { by: self.mates(egress), awaited: Some(awaited) }
                 };
             }
         }
         match others[..] {
             [] => Fate::Dropped(DiscardReason::NoPort),
             [only] => Fate::Leaves { by: others, awaited: Some(only) },
-            _ => Fate::Leaves { by: others, awaited: heard.filter(|&egress| egress != ingress) },
+            _ => Fate::Leaves { by: others, awaited: heard.filter(|&egress| egress != lead) },
         }
     }
 
@@ -274,6 +321,14 @@ fn play(mode: Mode, capacity: usize, steps: &[Step]) -> Result<(), TestCaseError
                 bridge.attach(port(*index));
                 model.ports.insert(*index);
             }
+            Step::Share(index, other) if index != other && model.ports.contains(other) => {
+                bridge.detach(port(*index));
+                model.detach(*index);
+                bridge.attach(port(*index));
+                bridge.share(port(*index), port(*other));
+                model.share(*index, *other);
+            }
+            Step::Share(..) => {}
             Step::Detach(index) => {
                 bridge.detach(port(*index));
                 model.detach(*index);
@@ -364,6 +419,7 @@ fn steps(vids: &'static [u16]) -> impl Strategy<Value = Vec<Step>> {
     let index = || prop::sample::select(&PORTS[..]);
     let step = prop_oneof![
         6 => index().prop_map(Step::Attach),
+        4 => (index(), index()).prop_map(|(port, other)| Step::Share(port, other)),
         3 => index().prop_map(Step::Detach),
         3 => index().prop_map(Step::Replace),
         40 => (index(), frame(vids)).prop_map(|(ingress, frame)| Step::Relay(ingress, frame)),

@@ -9,6 +9,7 @@ use hub_protocol::gso::Gso;
 use hub_protocol::l2tpv3::{self, L2tpv3};
 use hub_protocol::plug;
 use hub_protocol::stream::{self, BadLength, Cut, MAX_FRAME, PREFIX_LEN};
+use hub_protocol::vde::{self, REPLY_LEN, REQUEST_MAX, Request};
 use hub_protocol::vnet::{ChecksumState, VnetHeader, finish_checksum};
 use qhub::batch::{ARENA, FrameBatch};
 use qhub::bridge::{Bridge, BridgeConfig, MAX_PORTS, Mode, PortId, PortSet, Verdict};
@@ -206,6 +207,55 @@ pub(crate) fn l2tpv3(input: &[u8]) {
         let end = if framing.has_counter { len - 4 } else { len };
         assert_eq!(octets[4..end], header[4..end]);
         assert!(octets.len() >= len && octets[0] < 0x80 && octets[1] & 0x0f == 3);
+    }
+}
+
+/// What a VDE client or switch may say: it is never misunderstood for coming in pieces, what is written is read
+/// again, and nothing dangerous gets into paths and descriptions.
+///
+/// Input: the octets of a request, or of a reply.
+pub(crate) fn vde(input: &[u8]) {
+    // As a switch hears it, one octet after the other.
+    let known = (0..=input.len()).map(|end| (end, Request::parse(&input[..end])));
+    let first = known.into_iter().find(|(_, known)| !matches!(known, Ok(None)));
+    match (&first, Request::parse(input)) {
+        // Of what comes at once, more may be the description, up to the bound.
+        (Some((end, Ok(Some(first)))), Ok(Some(whole))) => {
+            assert!(first.description.is_empty() && (first.port, &first.path) == (whole.port, &whole.path));
+            assert!((REPLY_LEN + 12..=REQUEST_MAX).contains(end) && input.len() <= REQUEST_MAX);
+            check_request(&whole, &input[*end..]);
+        }
+        (Some((_, Ok(Some(_)))), whole) => {
+            whole.expect_err("it is too long");
+            assert!(input.len() > REQUEST_MAX - 2);
+        }
+        // It may be too long as well.
+        (Some((_, Err(_))), whole) => drop(whole.expect_err("it can become no request")),
+        (None, whole) => assert_eq!(whole, Ok(None)),
+        (Some((_, Ok(None))), _) => unreachable!("it was looked for"),
+    }
+
+    let Some(reply) = input.first_chunk::<REPLY_LEN>() else { return };
+    if let Ok(path) = vde::parse_reply(reply) {
+        assert!(path.starts_with(b"/") && !path.contains(&0));
+        match vde::reply(path) {
+            Some(again) => assert_eq!(vde::parse_reply(&again), Ok(path)),
+            None => assert_eq!(path.len(), REPLY_LEN - 2),
+        }
+    }
+}
+
+fn check_request(request: &Request, description: &[u8]) {
+    assert!(request.path.starts_with(b"/") && !request.path.contains(&0));
+    assert!(request.port.is_none_or(|port| port < 1 << 24));
+    assert!(!request.description.contains(char::is_control));
+    assert!(request.description.chars().count() <= description.len());
+    match request.write() {
+        Some(written) => assert_eq!(Request::parse(&written), Ok(Some(request.clone()))),
+        // What was no text has become longer.
+        None => {
+            assert!(request.path.len() == REPLY_LEN - 2 || request.description.len() > vde::DESCRIPTION_MAX)
+        }
     }
 }
 

@@ -16,5 +16,6 @@ pub(crate) mod sniffer;
 pub(crate) mod stack;
 pub(crate) mod tap;
 pub(crate) mod vde;
+pub(crate) mod vde_client;
 pub(crate) mod wait;
 pub(crate) mod wire;

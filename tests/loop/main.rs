@@ -20,4 +20,16 @@ mod places;
 mod queues;
 mod remote;
 mod troubles;
+mod vde {
+    mod endings;
+    mod frames;
+    mod joining;
+    mod ports;
+    mod requests;
+    mod switch;
+    mod waiting;
+}
+#[path = "../common/vde_client.rs"]
+#[allow(dead_code, reason = "others use the rest of it")]
+mod vde_client;
 mod wire;

@@ -27,13 +27,12 @@ const NAME_MAX: usize = 16;
 const NAMES: usize = 4;
 const OTHER_NAME: usize = 10_000_000;
 
-/// Permissions of a client's socket. It is connected: nobody else can connect to it, whoever may.
-const FOR_ALL: u32 = 0o666;
-
 /// A switch.
 #[derive(Debug)]
 pub struct VdeSwitch {
     path: PathBuf,
+    /// Permissions of the sockets for clients: who may join may send to that of a client which is dead.
+    mode: u32,
     own: Option<OwnFolder>,
 }
 
@@ -66,7 +65,7 @@ impl VdeSwitch {
         }
         folder::clean(&path);
         let listener = Listener::Unix { socket, file: Some(file), any_user: true };
-        Ok((Self { path, own }, listener))
+        Ok((Self { path, mode: vde.socket_mode() | 0o600, own }, listener))
     }
 
     /// Connects a client that is to have the port `number`, and tells it so.
@@ -95,9 +94,9 @@ impl VdeSwitch {
         let mut bound = Err(io::ErrorKind::AddrInUse.into());
         for last in (socket.as_raw_fd()..).step_by(OTHER_NAME).take(NAMES) {
             let path = self.path.join(format!("{number:03}.{last}"));
-            bound = SocketFile::bind(socket, &path, FOR_ALL);
+            bound = SocketFile::bind(socket, &path, self.mode);
             if bound.as_ref().is_err_and(is_taken) && remove_if_dead(&path).is_ok() {
-                bound = SocketFile::bind(socket, &path, FOR_ALL);
+                bound = SocketFile::bind(socket, &path, self.mode);
             }
             if !bound.as_ref().is_err_and(is_taken) {
                 break;
