@@ -185,7 +185,7 @@ pub struct PlugArgs {
 pub struct RunArgs {
     /// Where VMs join: the instance's unix socket is always served; a PORT named here takes the
     /// place of TCP 127.0.0.1:5555
-    #[arg(value_name = "PORT")]
+    #[arg(value_name = "PORT", value_parser = parse_port)]
     pub ports: Vec<PortSpec>,
     /// Name of this instance
     #[arg(long, value_name = "LAB", default_value = "default", value_parser = config::parse_name)]
@@ -269,6 +269,9 @@ impl PlugArgs {
     fn check(&self) -> Result<(), String> {
         match &self.port {
             Some(PortSpec { kind: PortKind::Connect(_), .. }) | None => Ok(()),
+            Some(PortSpec { kind: PortKind::Vde(vde), .. }) => {
+                Err(format!("to join the VDE switch there, write connect:vde:{}", vde.folder.display()))
+            }
             Some(PortSpec { kind, .. }) => Err(format!(
                 "'{kind}' is nothing that a plug joins; write connect:unix:PATH, connect:tcp:HOST:PORT or connect:vde:DIR, and let 'qhub run' open '{kind}'"
             )),
@@ -357,6 +360,14 @@ impl RunArgs {
             (None, false, _) => "trace",
         }
     }
+}
+
+/// Reads a port; whoever writes a command behind an option hears what is wrong.
+fn parse_port(text: &str) -> Result<PortSpec, String> {
+    if Cli::command().find_subcommand(text).is_some() {
+        return Err(format!("'{text}' is a command, which stands in front of all options: qhub {text} ..."));
+    }
+    text.parse().map_err(|error: config::SpecError| error.to_string())
 }
 
 /// Checks levels, which would pass for the names of modules that log nothing.

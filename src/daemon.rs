@@ -116,7 +116,7 @@ fn serve(args: &RunArgs, mut doors: Vec<Door>, named: &[&PortSpec], now: Instant
         others: &others,
     };
     print_aside(welcome.to_string());
-    turn::until_stopped(&mut hub, &mut signals, |_| false)
+    turn::until_stopped(&mut hub, &mut signals, |_| false).map(drop)
 }
 
 /// The unix sockets that were asked for.

@@ -11,19 +11,19 @@ use mio::Token;
 
 use crate::bridge::{BridgeConfig, Mode, PortId};
 use crate::cli::PlugArgs;
-use crate::config::{PortKind, PortOptions, PortSpec, Remote, UnixName};
+use crate::config::{PortKind, PortOptions, PortSpec, QUEUE_MAX, Remote, UnixName};
 use crate::hub::{self, Hub, HubConfig};
 use crate::instance::Instance;
 use crate::link::{Dialer, Dialled, Peer, PipeLink};
 use crate::logging::Log;
 use crate::signals::{Request, Signals};
-use crate::turn;
+use crate::turn::{self, Ending};
 
 /// The pipe, and whoever is dialled.
 const PORTS: usize = 2;
 
 /// Octets of memory for the queues of both, at their largest.
-const QUEUE_MEMORY: usize = PORTS * (64 << 20);
+const QUEUE_MEMORY: usize = PORTS * QUEUE_MAX;
 
 /// Stations whose fights are warned about.
 const STATIONS: usize = 1024;
@@ -69,8 +69,10 @@ fn join(args: &PlugArgs, pipe: PipeLink) -> Result<()> {
     let pipe = hub.attach("pipe", Box::new(pipe), Peer::Unknown, options, now)?;
     let stem = spec.options.name.as_deref().unwrap_or("segment");
     hub.attach(stem, link, peer, spec.options.clone(), now)?;
-    turn::until_stopped(&mut hub, &mut signals, |hub| hub.first_departure().is_some())?;
-    outcome(&hub, pipe, &spec.kind)
+    match turn::until_stopped(&mut hub, &mut signals, |hub| hub.first_departure().is_some())? {
+        Ending::Asked => Ok(()),
+        Ending::Over => outcome(&hub, pipe, &spec.kind),
+    }
 }
 
 /// What is to be joined.
@@ -84,15 +86,13 @@ fn place(args: &PlugArgs) -> Result<PortSpec> {
 
 /// What to do when nobody is there.
 fn advice(args: &PlugArgs, kind: &PortKind) -> String {
-    match (&args.port, args.name.as_str()) {
-        (Some(_), _) => format!("can't join {kind}"),
-        (None, "default") => format!(
-            "no qhub runs here that could be joined; start one with 'qhub', or say what to join, as in 'qhub plug connect:unix:PATH' ({kind})"
-        ),
-        (None, name) => format!(
-            "no instance '{name}' runs here that could be joined; start it with 'qhub --name {name}', or say what to join, as in 'qhub plug connect:unix:PATH' ({kind})"
-        ),
+    if args.port.is_some() {
+        return format!("can't join {kind}");
     }
+    let name = &args.name;
+    format!(
+        "no instance '{name}' of qhub runs here; start it with 'qhub --name {name}', or say what to join, as in 'qhub plug connect:unix:PATH' ({kind})"
+    )
 }
 
 /// Dials once, each address that the peer has; `None` when a signal came first.

@@ -7,12 +7,21 @@ use crate::hub::{self, Hub};
 use crate::logging;
 use crate::signals::{self, Request, Signals};
 
+/// Why a hub has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A signal has asked for it.
+    Asked,
+    /// It was over by itself.
+    Over,
+}
+
 /// Turns `hub` until a signal ends it, or what `is_over` says after a turn; logs the totals.
 ///
 /// # Errors
 ///
 /// When the poll itself fails.
-pub fn until_stopped(hub: &mut Hub, arrived: &mut Signals, is_over: impl Fn(&Hub) -> bool) -> Result<()> {
+pub fn until_stopped(hub: &mut Hub, arrived: &mut Signals, is_over: impl Fn(&Hub) -> bool) -> Result<Ending> {
     let (mut is_draining, mut is_stopping) = (false, false);
     loop {
         let now = hub::now();
@@ -47,5 +56,7 @@ pub fn until_stopped(hub: &mut Hub, arrived: &mut Signals, is_over: impl Fn(&Hub
     for line in hub.snapshot(hub::now()).totals() {
         info!("{line}");
     }
-    Ok(())
+    // Who ends a pipeline ends both sides of it, in whatever order.
+    is_stopping |= arrived.requests().contains(&Request::Stop);
+    Ok(if is_stopping { Ending::Asked } else { Ending::Over })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{self, Path};
 
 use hub_protocol::l2tpv3::L2tpv3;
 
@@ -107,7 +107,10 @@ fn datagram_netdev(kind: &PortKind) -> Option<(String, &'static str)> {
             Some((mcast_netdev(group)?, "(any QEMU; everybody on the bus hears everything)"))
         }
         PortKind::Vde(Vde { folder, port_group: None, .. }) => Some((
-            format!("vde,id=n0,sock={}", escaped_path(folder)),
+            format!(
+                "vde,id=n0,sock={}",
+                escaped_path(&path::absolute(folder).unwrap_or_else(|_| folder.clone()))
+            ),
             "(any QEMU with VDE; so join vde_plug and what else knows VDE)",
         )),
         PortKind::Vde(_)

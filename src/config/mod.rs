@@ -32,6 +32,9 @@ pub const HIGH_MARK_FRAMES: usize = 512;
 
 /// The smallest `queue=`: whoever waits for a port under the mark has one batch on its way.
 pub const QUEUE_MIN: usize = HIGH_MARK + ARENA;
+/// The largest `queue=`.
+pub const QUEUE_MAX: usize = 64 << 20;
+
 /// Octets of a socket path or an abstract name, which has a zero octet in front; a path one behind.
 pub const UNIX_NAME_MAX: usize = 107;
 
@@ -303,7 +306,7 @@ impl fmt::Display for PortKind {
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Connect(Remote::Unix(name)) => write!(f, "connect:unix:{name}"),
             Self::Connect(Remote::Tcp(address)) => write!(f, "connect:tcp:{address}"),
-            Self::Connect(Remote::Vde(place)) => write!(f, "connect:vde:{}", place.folder.display()),
+            Self::Connect(Remote::Vde(place)) => write!(f, "connect:vde:{place}"),
             Self::Vde(Vde { folder, port_group: None, .. }) => write!(f, "vde:{}", folder.display()),
             Self::Vde(Vde { folder, port_group: Some(group), .. }) => {
                 write!(f, "vde:{},port-group={group}", folder.display())

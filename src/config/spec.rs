@@ -15,11 +15,10 @@ use super::text::{
 };
 use super::{
     Group, HelperBridge, HostPort, Interface, Macvtap, PeerLimits, Peers, PortKind, PortOptions, PortSpec,
-    QUEUE_MIN, Remote, Tap, UnixName, Vde, VdePlace,
+    QUEUE_MAX, QUEUE_MIN, Remote, Tap, UnixName, Vde, VdePlace,
 };
 use crate::bridge::MAX_PORTS;
 
-const QUEUE_MAX: usize = 64 << 20;
 const PAUSE: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(1));
 const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
 

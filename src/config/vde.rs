@@ -1,5 +1,6 @@
 //! VDE switches: one to be, and one to join.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::spec::{SpecError, refuse};
@@ -57,7 +58,8 @@ impl Vde {
 
     pub(super) fn set(&mut self, key: &str, value: &str) -> Result<bool, SpecError> {
         match key {
-            "mode" => self.mode = Some(parse_mode(value)?),
+            // Who may read a folder is to enter it.
+            "mode" => self.mode = Some(parse_mode(value).map(|mode| 0o700 | mode | (mode & 0o444) >> 2)?),
             "group" if value.is_empty() => return refuse("group= is empty; write a group of users"),
             "group" => self.group = Some(value.to_owned()),
             "port-group" => self.port_group = Some(parse_port_group(value)?),
@@ -110,13 +112,24 @@ impl VdePlace {
     }
 }
 
+impl fmt::Display for VdePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.folder.display())?;
+        match (self.port, &self.port_group) {
+            (Some(port), _) => write!(f, ",port={port}"),
+            (None, Some(group)) => write!(f, ",port-group={group}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 fn parse_folder(text: &str) -> Result<PathBuf, SpecError> {
     if text.is_empty() || text.contains('\0') {
         return refuse("a VDE switch is known by its folder; write vde:DIR");
     }
     if text.ends_with(']') && text.contains('[') {
         return refuse(format!(
-            "'{text}': the port of a VDE switch is written port=N, a group port-group=NAME"
+            "'{text}': clients of a VDE switch choose their port, as in vde_plug 'DIR[7]'; connect:vde:DIR has port=N and port-group=NAME"
         ));
     }
     if text.len() > FOLDER_MAX {
@@ -130,13 +143,14 @@ fn parse_folder(text: &str) -> Result<PathBuf, SpecError> {
 
 /// Other names in the folder begin with a digit or a dot; clients take a number for that of a port.
 fn parse_port_group(name: &str) -> Result<String, SpecError> {
-    let name = parse_name(name)?;
-    if name == CONTROL || name.starts_with(|char: char| char.is_ascii_digit()) || name.len() > 16 {
-        return refuse(format!(
-            "port-group={name}: choose another name; it has at most 16 letters, begins with one, and is not '{CONTROL}'"
-        ));
+    let is_free =
+        name != CONTROL && !name.starts_with(|char: char| char.is_ascii_digit()) && name.len() <= 16;
+    match parse_name(name) {
+        Ok(name) if is_free => Ok(name),
+        _ => refuse(format!(
+            "port-group={name}: choose another name, of at most 16 letters, digits, '-', '_' and '.'; the first is a letter, and it is not '{CONTROL}'"
+        )),
     }
-    Ok(name)
 }
 
 #[cfg(test)]
@@ -156,12 +170,17 @@ mod tests {
         let PortKind::Vde(vde) = kind("vde:d,mode=0775,group=kvm,port-group=lan1") else { panic!("not VDE") };
         assert_eq!((vde.folder_mode(), vde.socket_mode(), vde.entry()), (0o775, 0o664, "lan1"));
         assert_eq!(vde.group.as_deref(), Some("kvm"));
+        for (mode, folder, socket) in [("0660", 0o770, 0o660), ("0", 0o700, 0o600), ("0755", 0o755, 0o644)] {
+            let PortKind::Vde(vde) = kind(&format!("vde:d,mode={mode}")) else { panic!("not VDE") };
+            assert_eq!((vde.folder_mode(), vde.socket_mode()), (folder, socket));
+        }
         let PortKind::Vde(vde) = kind("vde:d,group=kvm") else { panic!("not VDE") };
         assert_eq!((vde.folder_mode(), vde.socket_mode()), (0o770, 0o660));
         for (text, shown) in [
             ("vde:/a,mode=0770", "vde:/a"),
             ("vde:/a,port-group=lan1", "vde:/a,port-group=lan1"),
-            ("connect:vde:/a,port=7", "connect:vde:/a"),
+            ("connect:vde:/a,port=7", "connect:vde:/a,port=7"),
+            ("connect:vde:/a,port-group=lan1", "connect:vde:/a,port-group=lan1"),
         ] {
             assert_eq!(kind(text).to_string(), shown);
         }
@@ -188,12 +207,12 @@ mod tests {
         assert!(name(16).parse::<PortSpec>().is_ok());
         for (text, hint) in [
             ("vde:", "write vde:DIR"),
-            ("vde:/a[7]", "port=N"),
+            ("vde:/a[7]", "choose their port"),
             ("vde:/a,mode=1000", "octal"),
             ("vde:/a,group=", "group of users"),
             ("vde:/a,port-group=ctl", "choose another name"),
             ("vde:/a,port-group=7", "choose another name"),
-            ("vde:/a,port-group=a/b", "is no name"),
+            ("vde:/a,port-group=a/b", "choose another name"),
             ("vde:/a,port=7", "takes no 'port='"),
             ("connect:vde:/a,port=16777216", "0 to 16777215"),
             ("connect:vde:/a,port=1,port-group=b", "leave out"),

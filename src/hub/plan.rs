@@ -22,11 +22,11 @@ pub struct PortPlan {
 #[derive(Debug)]
 pub struct PlannedPort {
     /// May who asks for no number get it?
-    pub is_allocatable: bool,
+    pub(super) is_allocatable: bool,
     /// Who else than root may join it, if not everybody.
-    pub user: Option<u32>,
+    pub(super) user: Option<u32>,
     /// The users of which group may.
-    pub group: Option<u32>,
+    pub(super) group: Option<u32>,
     /// Does it stay without a client?
     is_kept: bool,
     /// Those that are plugged in, the first one first.
@@ -175,12 +175,49 @@ impl PortPlan {
         self.ports.values().any(|port| port.group.is_some())
     }
 
+    /// Lets a port be given to who asks for none, or only to who asks for it.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` when there is none.
+    pub fn set_allocatable(&mut self, number: u16, is_allocatable: bool) -> Result<(), Errno> {
+        self.keep(number)?.is_allocatable = is_allocatable;
+        Ok(())
+    }
+
+    /// Says who else than root may join a port, if not everybody.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` when there is none.
+    pub fn set_user(&mut self, number: u16, user: Option<u32>) -> Result<(), Errno> {
+        self.keep(number)?.user = user;
+        Ok(())
+    }
+
+    /// Says the users of which group may join a port.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` when there is none.
+    pub fn set_group(&mut self, number: u16, group: Option<u32>) -> Result<(), Errno> {
+        self.keep(number)?.group = group;
+        Ok(())
+    }
+
+    /// What is said of a port holds for whoever joins it later, too.
+    fn keep(&mut self, number: u16) -> Result<&mut PlannedPort, Errno> {
+        let port = self.port_mut(number)?;
+        port.is_kept = true;
+        Ok(port)
+    }
+
     /// A port that there is.
     ///
     /// # Errors
     ///
     /// `ENXIO` when there is none.
-    pub fn port_mut(&mut self, number: u16) -> Result<&mut PlannedPort, Errno> {
+    pub(super) fn port_mut(&mut self, number: u16) -> Result<&mut PlannedPort, Errno> {
         self.ports.get_mut(&number).ok_or(Errno::ENXIO)
     }
 
@@ -279,7 +316,7 @@ mod tests {
         assert_eq!(plan.create(1), Err(Errno::EEXIST));
         assert_eq!((plan.create(0), plan.create(4)), (Err(Errno::EINVAL), Err(Errno::EINVAL)));
         assert_eq!(plan.choose(None, &anybody), Ok(2));
-        plan.port_mut(1).unwrap().is_allocatable = true;
+        plan.set_allocatable(1, true).unwrap();
         assert_eq!(plan.choose(None, &anybody), Ok(1));
         plan.enter(1, id(0));
         assert_eq!(plan.remove(1), Err(Errno::EADDRINUSE));
@@ -292,11 +329,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_port_outlives_its_client() {
+        let mut plan = PortPlan::new(3);
+        plan.enter(1, id(0));
+        plan.set_user(1, Some(7)).unwrap();
+        plan.leave(id(0), PortTraffic::default());
+        assert_eq!(plan.choose(Some(1), &user(8, &[])), Err(NoPort::Forbidden(1)));
+        assert_eq!(plan.choose(None, &user(8, &[])), Ok(2));
+        assert_eq!(plan.set_user(2, None), Err(Errno::ENXIO));
+    }
+
+    #[test]
     fn a_port_may_be_for_a_user_or_a_group() {
         let mut plan = PortPlan::new(3);
         plan.create(1).unwrap();
-        let port = plan.port_mut(1).unwrap();
-        (port.user, port.group, port.is_allocatable) = (Some(7), Some(70), true);
+        plan.set_user(1, Some(7)).unwrap();
+        plan.set_group(1, Some(70)).unwrap();
+        plan.set_allocatable(1, true).unwrap();
         for (applicant, is_admitted) in [
             (user(0, &[]), true),
             (user(7, &[]), true),

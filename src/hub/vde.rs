@@ -112,7 +112,7 @@ impl Hub {
         if server.guests.len() >= WAITING {
             server.dismiss_oldest(door, now);
         }
-        // A number is not given twice, so that what the poll tells late is about nobody.
+        // A number is hardly ever given twice, so that what the poll tells late is about nobody.
         let number = server.came;
         server.came = (number + 1) % NUMBERS;
         let received = Greeting::new(socket, now).and_then(|mut guest| {

@@ -78,13 +78,15 @@ impl Switch<'_> {
             SwitchCommand::Create(number) => self.plan()?.create(*number)?,
             SwitchCommand::Remove(number) => self.plan()?.remove(*number)?,
             SwitchCommand::SetAllocatable(number, on) => {
-                self.plan()?.port_mut(*number)?.is_allocatable = *on;
+                self.plan()?.set_allocatable(*number, *on)?;
             }
             SwitchCommand::SetUser(number, name) => {
-                self.plan()?.port_mut(*number)?.user = find_name(name.as_deref(), Names::of_users)?;
+                let user = find_name(name.as_deref(), Names::of_users)?;
+                self.plan()?.set_user(*number, user)?;
             }
             SwitchCommand::SetGroup(number, name) => {
-                self.plan()?.port_mut(*number)?.group = find_name(name.as_deref(), Names::of_groups)?;
+                let group = find_name(name.as_deref(), Names::of_groups)?;
+                self.plan()?.set_group(*number, group)?;
             }
             SwitchCommand::CloseEndpoint(number, id) => self.hub.close_endpoint(*number, *id)?,
             SwitchCommand::ResetCounters(number) => self.hub.reset_counters(*number, self.now)?,

@@ -37,6 +37,8 @@ fn help_and_version_go_to_stdout() {
         "tcp:[HOST:]PORT",
         "connect:unix:PATH",
         "connect:tcp:HOST:PORT",
+        "vde:DIR",
+        "connect:vde:DIR",
         "fd:N",
         "max-frame=",
         "pad=60",
@@ -62,6 +64,7 @@ fn a_wrong_command_line_is_refused_with_what_would_be_right() {
     for (args, hint) in [
         (&["nonsense"][..], "write unix:PATH, tcp:[HOST:]PORT"),
         (&["run", "nonsense"], "write unix:PATH, tcp:[HOST:]PORT"),
+        (&["-v", "plug"], "'plug' is a command"),
         (&["tcp:70000"], "0 to 65535"),
         (&["tcp:::1:5555"], "[::1]:5555"),
         (&["connect:tcp:5555"], "HOST:PORT"),

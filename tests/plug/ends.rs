@@ -153,3 +153,28 @@ fn a_signal_ends_it_in_order() {
         assert!(code == Some(0) && log.contains("stopping") && log.contains("rx 20 frames"), "{log}");
     }
 }
+
+/// As Ctrl-C does: whoever reads the plug is gone, too, while there is still something to write.
+#[test]
+fn a_signal_to_a_whole_pipeline_is_no_failure() {
+    for is_first in [true, false] {
+        let (_runtime, plug, far, mut peer) = plugged(Framing::Vde, &[]);
+        let burst: Vec<u8> = numbered(200).iter().flat_map(|frame| record(frame)).collect();
+        peer.write_all(&burst).expect("the plug reads");
+        wait_for("the pipe to be full", LIMIT, || {
+            (plug.table().port("pipe1").queued_frames > 0).then_some(())
+        });
+        if is_first {
+            plug.signal(Signal::SIGINT);
+            drop(far.from);
+        } else {
+            // Both are there when the plug runs again.
+            plug.signal(Signal::SIGSTOP);
+            drop(far.from);
+            plug.signal(Signal::SIGINT);
+            plug.signal(Signal::SIGCONT);
+        }
+        let (code, log) = plug.exit();
+        assert_eq!((code, log.contains("no longer read")), (Some(0), false), "{log}");
+    }
+}

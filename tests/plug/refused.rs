@@ -25,11 +25,11 @@ fn nobody_is_there() {
     for (args, said) in [
         (
             &[][..],
-            "qhub: no qhub runs here that could be joined; start one with 'qhub', or say what to join, as in 'qhub plug connect:unix:PATH' (connect:unix:",
+            "qhub: no instance 'default' of qhub runs here; start it with 'qhub --name default', or say what to join, as in 'qhub plug connect:unix:PATH' (connect:unix:",
         ),
         (
             &["--name", "lab"],
-            "qhub: no instance 'lab' runs here that could be joined; start it with 'qhub --name lab', or ",
+            "qhub: no instance 'lab' of qhub runs here; start it with 'qhub --name lab', or ",
         ),
         (&[&format!("connect:unix:{}", utf8(&path))], "No such file or directory"),
         (&[&tcp], "Connection refused"),
@@ -70,6 +70,7 @@ fn a_wrong_command_line() {
             "write connect:unix:PATH, connect:tcp:HOST:PORT or connect:vde:DIR, and let 'qhub run' open 'tcp:127.0.0.1:5555'",
         ),
         (&["unix:/run/a"], "is nothing that a plug joins"),
+        (&["vde:/run/a"], "write connect:vde:/run/a"),
         (&["nonsense"], "is no port"),
         (&["--framing", "ppp"], "possible values: vde, qemu"),
         (&["--name", "lab", "connect:unix:/run/a"], "cannot be used with"),

@@ -72,13 +72,11 @@ pub(super) fn make(path: &Path, is_asked: bool) -> Result<Option<OwnFolder>> {
             bail!("the folder of {shown} does not exist; create it first");
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && env::var_os(SUDO_USER).is_some() => {
-            return Err(error).with_context(|| {
-                format!(
-                    "make {shown}; qhub is the caller of sudo by now: choose another folder, or --user root"
-                )
-            });
+            bail!(
+                "can't make {shown}: {error}; qhub is the caller of sudo by now: choose another folder, or --user root"
+            );
         }
-        Err(error) => return Err(error).with_context(|| format!("make {shown}; choose another folder")),
+        Err(error) => bail!("can't make {shown}: {error}; choose another folder"),
     }
     let look = || format!("look at {shown}");
     let link = fs::symlink_metadata(path).with_context(look)?;
@@ -95,8 +93,8 @@ pub(super) fn make(path: &Path, is_asked: bool) -> Result<Option<OwnFolder>> {
             found.uid()
         );
     }
-    if found.mode() & (FOR_OTHERS | STICKY) == FOR_OTHERS && !is_asked {
-        bail!("everybody may write to {shown}; say who may with mode=, or choose another folder");
+    if found.mode() & FOR_OTHERS != 0 && !is_asked {
+        bail!("everybody may write to {shown}; choose a folder of its own, or say who may join by its mode");
     }
     Ok(OwnFolder::known(path))
 }

@@ -12,6 +12,7 @@ use hub_protocol::vde::{self, REPLY_LEN, Request};
 use mio::event::Source;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
+use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Gid, Uid, geteuid};
 use socket2::{Domain, Socket, Type};
@@ -47,9 +48,10 @@ impl Joining {
     ///
     /// When there is none, or no place for our socket.
     pub fn begin(place: &VdePlace) -> io::Result<Self> {
-        let folder = fs::canonicalize(&place.folder)?;
+        let entry = place.folder.join(place.entry());
+        let folder = fs::canonicalize(&place.folder).map_err(|error| explain(error, &entry))?;
         let entry = folder.join(place.entry());
-        let mut control = UnixStream::connect(&entry)?;
+        let mut control = UnixStream::connect(&entry).map_err(|error| explain(error, &entry))?;
         if u32::try_from(getsockopt(&control, PeerCredentials)?.pid()) == Ok(process::id()) {
             return Err(io::Error::other(
                 "this hub itself serves that folder; leave out one of the two ports",
@@ -125,6 +127,17 @@ impl Joining {
         connect(&self.data, Path::new(OsStr::from_bytes(path)), &self.folder.0, is_right)?;
         VdeLink::joined(self.control, self.data)
     }
+}
+
+/// Why nobody answers at `entry`, and what to do.
+fn explain(error: io::Error, entry: &Path) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => "there is no VDE switch; start one",
+        Some(libc::ECONNREFUSED) => "that switch has died; start it again",
+        Some(libc::EACCES) => "its owner has to let this user in, as by mode= and group=",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{}: {error}; {why}", entry.display()))
 }
 
 fn refusal() -> io::Error {

@@ -123,11 +123,11 @@ fn only_its_own_user_and_root_may_join_a_switch_for_nobody_else() {
     let of_root = place.client("of-root", root, 0);
     are_joined(&switch, &of_root);
     let stranger = place.client("of-another", &other, GROUP);
-    stranger.line("can't connect: Permission denied");
+    stranger.line("its owner has to let this user in");
     // Where the folder lets him in, the socket does not.
     fs::set_permissions(&place.vde, Permissions::from_mode(0o755)).expect("root may");
     let second = place.client("of-another-2", &other, GROUP);
-    second.line("can't connect: Permission denied");
+    second.line("its owner has to let this user in");
     is_told(&switch, "port up", 4);
     for hub in [own, of_root, stranger, second] {
         hub.stop();
@@ -155,7 +155,7 @@ fn a_group_may_join_a_switch_for_it() {
                 are_joined(&switch, member);
             }
             let stranger = place.client("stranger", &stranger, 1236);
-            stranger.line("can't connect: Permission denied");
+            stranger.line("its owner has to let this user in");
             members.into_iter().for_each(Daemon::stop);
             stranger.stop();
             is_clean(&place.vde);

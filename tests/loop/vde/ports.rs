@@ -212,10 +212,10 @@ fn a_port_may_be_for_somebody() {
     let us = geteuid().as_raw();
     let plan = it.net.hub.plan().expect("it is a VDE switch");
     assert_eq!(plan.create(7), Ok(()));
-    plan.port_mut(7).expect("it was made").user = Some(us + 1);
+    plan.set_user(7, Some(us + 1)).expect("it was made");
     assert_eq!(it.try_join(Some(7)).is_some(), us == 0);
-    let port = it.net.hub.plan().and_then(|plan| plan.port_mut(7).ok()).expect("it stays");
-    port.user = Some(us);
+    let plan = it.net.hub.plan().expect("it is a VDE switch");
+    assert_eq!(plan.set_user(7, Some(us)), Ok(()));
     let client = it.join(Some(7));
     drop(client);
     it.net.settle();
