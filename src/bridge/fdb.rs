@@ -61,6 +61,17 @@ struct Entry {
     is_reported: bool,
 }
 
+impl Entry {
+    fn row(&self, now: Instant) -> FdbRow {
+        FdbRow {
+            vid: self.key.vid(),
+            mac: self.key.mac(),
+            port: self.port,
+            age: now.saturating_duration_since(self.heard),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct PortList {
     oldest: Option<Slot>,
@@ -127,6 +138,8 @@ pub(super) struct Fdb {
     by_load: BTreeSet<(usize, PortId)>,
     tagged: HashMap<Mac, Tagged, RandomState>,
     counters: FdbCounters,
+    /// Entries that came, went, moved, or came back before a sweep met them.
+    changes: u64,
     conflicts: VecDeque<Conflict>,
 }
 
@@ -143,6 +156,7 @@ impl Fdb {
             by_load: BTreeSet::new(),
             tagged: HashMap::default(),
             counters: FdbCounters::default(),
+            changes: 0,
             conflicts: VecDeque::new(),
         }
     }
@@ -180,6 +194,12 @@ impl Fdb {
         (!self.is_aged(entry, now)).then_some(entry.port)
     }
 
+    /// The entry of `mac`, if it lives.
+    pub(super) fn row(&self, vid: u16, mac: Mac, now: Instant) -> Option<FdbRow> {
+        let entry = &self.entries[*self.index.get(&Key::new(vid, mac))?];
+        (!self.is_aged(entry, now)).then(|| entry.row(now))
+    }
+
     /// Forgets all stations of `port`, and of no other.
     pub(super) fn flush(&mut self, port: PortId) {
         while let Some(slot) = self.list(port).oldest {
@@ -191,6 +211,7 @@ impl Fdb {
     /// Lets `next`, which has none, have all stations of `port`.
     pub(super) fn hand_over(&mut self, port: PortId, next: PortId) {
         while let Some(slot) = self.list(port).oldest {
+            self.changes += 1;
             self.unlink(slot);
             self.reload(port, |len| len - 1);
             self.entries[slot].port = next;
@@ -226,6 +247,12 @@ impl Fdb {
         }
     }
 
+    /// How often an entry came, moved or went: while this stays the same, so do they. One that has aged out goes with
+    /// the next sweep.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Is nothing held?
     pub(super) fn is_empty(&self) -> bool {
         self.index.is_empty()
@@ -249,12 +276,7 @@ impl Fdb {
             .flat_map(|list| std::iter::successors(list.oldest, |&slot| self.entries[slot].newer))
             .map(|slot| &self.entries[slot])
             .filter(|entry| !self.is_aged(entry, now))
-            .map(|entry| FdbRow {
-                vid: entry.key.vid(),
-                mac: entry.key.mac(),
-                port: entry.port,
-                age: now.saturating_duration_since(entry.heard),
-            })
+            .map(|entry| entry.row(now))
             .collect();
         rows.sort_unstable();
         rows
@@ -266,6 +288,7 @@ impl Fdb {
 
     fn refresh(&mut self, slot: Slot, port: PortId, now: Instant) {
         let aged = self.is_aged(&self.entries[slot], now);
+        self.changes += u64::from(aged || self.entries[slot].port != port);
         let entry = &mut self.entries[slot];
         entry.heard = now;
         let from = entry.port;
@@ -336,6 +359,7 @@ impl Fdb {
         self.link(slot);
         self.reload(port, |len| len + 1);
         self.counters.learned += 1;
+        self.changes += 1;
     }
 
     /// Forgets the station that was heard least recently on the port that has most.
@@ -349,6 +373,7 @@ impl Fdb {
     }
 
     fn remove(&mut self, slot: Slot) {
+        self.changes += 1;
         self.unlink(slot);
         let Entry { key, port, .. } = self.entries[slot];
         self.reload(port, |len| len - 1);
@@ -439,6 +464,31 @@ mod tests {
         fdb.sweep(late);
         assert!(fdb.is_empty());
         assert_eq!(fdb.counters().expired, 1);
+    }
+
+    #[test]
+    fn changes_are_counted() {
+        let (mut fdb, start) = fdb(8);
+        fdb.learn(7, mac(1), port(1), start);
+        assert_eq!(fdb.changes(), 1);
+        let end = start + AGEING;
+        let row = FdbRow { vid: 7, mac: mac(1), port: port(1), age: AGEING };
+        assert_eq!((fdb.row(7, mac(1), end), fdb.row(0, mac(1), end)), (Some(row), None));
+        fdb.learn(7, mac(1), port(1), end);
+        assert_eq!(fdb.changes(), 1, "it is where it was");
+        let late = end + AGEING + Duration::from_nanos(1);
+        assert_eq!(fdb.row(7, mac(1), late), None);
+        fdb.learn(7, mac(1), port(1), late);
+        assert_eq!(fdb.changes(), 2, "it was gone");
+        fdb.learn(7, mac(1), port(2), late);
+        assert_eq!(fdb.changes(), 3, "it has moved");
+        fdb.hand_over(port(2), port(3));
+        assert_eq!(fdb.changes(), 4);
+        fdb.flush(port(3));
+        assert_eq!(fdb.changes(), 5);
+        fdb.learn(7, mac(1), port(1), late);
+        fdb.sweep(late + AGEING + Duration::from_nanos(1));
+        assert_eq!(fdb.changes(), 7);
     }
 
     #[test]

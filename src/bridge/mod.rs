@@ -13,6 +13,7 @@ mod ports;
 use std::time::{Duration, Instant};
 
 use hub_protocol::ethernet::{ETHERTYPE_RARP, Header, PAUSE_ADDRESS};
+use hub_protocol::mac::Mac;
 
 pub use fdb::{Conflict, FdbCounters, FdbRow};
 pub use guard::LoopFound;
@@ -268,6 +269,17 @@ impl Bridge {
     /// The stations remembered, by VID and address.
     pub fn fdb_rows(&self, now: Instant) -> Vec<FdbRow> {
         self.fdb.rows(now)
+    }
+
+    /// What is remembered of one station.
+    pub fn fdb_row(&self, vid: u16, mac: Mac, now: Instant) -> Option<FdbRow> {
+        self.fdb.row(vid, mac, now)
+    }
+
+    /// How often a station came, moved or went: while this stays the same, so do they. One that has aged out goes with
+    /// the next sweep.
+    pub fn fdb_changes(&self) -> u64 {
+        self.fdb.changes()
     }
 }
 

@@ -101,7 +101,10 @@ impl Sub for Traffic {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        Self { frames: self.frames - other.frames, octets: self.octets - other.octets }
+        Self {
+            frames: self.frames.saturating_sub(other.frames),
+            octets: self.octets.saturating_sub(other.octets),
+        }
     }
 }
 
@@ -120,7 +123,7 @@ impl Sub for PortTraffic {
         Self {
             received: self.received - other.received,
             sent: self.sent - other.sent,
-            dropped: self.dropped - other.dropped,
+            dropped: self.dropped.saturating_sub(other.dropped),
         }
     }
 }
@@ -187,6 +190,19 @@ impl Hub {
             Some(Station { vid: row.vid, mac: row.mac, port, age: row.age })
         };
         Some(self.bridge.fdb_rows(now).into_iter().filter_map(station).collect())
+    }
+
+    /// One of these stations.
+    pub fn station(&self, vid: u16, mac: Mac, now: Instant) -> Option<Station> {
+        let FdbRow { port, age, .. } = self.bridge.fdb_row(vid, mac, now)?;
+        let port = self.doors.switch()?.plan.number_of(port)?;
+        Some(Station { vid, mac, port, age })
+    }
+
+    /// How often a station came, moved or went: while this stays the same, so do they. One that has aged out goes with
+    /// the next sweep.
+    pub fn station_changes(&self) -> u64 {
+        self.bridge.fdb_changes()
     }
 
     /// The numbered ports of its VDE switch; `None` when there is none.

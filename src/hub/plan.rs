@@ -9,7 +9,7 @@ use std::fmt;
 use nix::errno::Errno;
 
 use super::control::PortTraffic;
-use crate::bridge::PortId;
+use crate::bridge::{MAX_PORTS, PortId};
 
 /// The numbered ports.
 #[derive(Debug)]
@@ -118,10 +118,10 @@ impl PortPlan {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for 0, `EADDRINUSE` when there is a port above it.
+    /// `EINVAL` for 0 or more than a hub has, `EADDRINUSE` when there is a port above it.
     pub fn set_limit(&mut self, limit: u16) -> Result<(), Errno> {
         match self.ports.keys().next_back() {
-            _ if limit == 0 => Err(Errno::EINVAL),
+            _ if limit == 0 || usize::from(limit) > MAX_PORTS => Err(Errno::EINVAL),
             Some(&highest) if highest > limit => Err(Errno::EADDRINUSE),
             _ => {
                 self.limit = limit;
@@ -292,6 +292,7 @@ mod tests {
         assert_eq!(plan.choose(Some(0), &anybody), Ok(0));
         assert_eq!(plan.set_limit(2), Err(Errno::EADDRINUSE));
         assert_eq!(plan.set_limit(0), Err(Errno::EINVAL));
+        assert_eq!((plan.set_limit(1025), plan.set_limit(1024)), (Err(Errno::EINVAL), Ok(())));
         assert_eq!(plan.set_limit(4), Ok(()));
         assert_eq!(plan.choose(Some(4), &anybody), Ok(4));
     }

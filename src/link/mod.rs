@@ -29,6 +29,7 @@ pub use interface::{interface_address, is_one_interface, is_own_address};
 pub use listener::Listener;
 pub use pipe::PipeLink;
 pub use stream::{StreamLink, StreamSocket};
+pub(crate) use vde::find_group;
 pub use vde::{Greeting, Joining, VdeLink, VdeSwitch};
 
 use crate::batch::{Bundle, FrameBatch, Run, Taken};

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(short, long)]
     group: Option<String>,
     /// The highest number of a port
-    #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     numports: u16,
     /// Repeat every frame to every port
     #[arg(short = 'x', long)]
@@ -414,7 +414,7 @@ mod tests {
             assert!(parsed(words).is_err(), "{words}");
         }
         for words in
-            ["-n 0", "-n x", "-n 65536", "-macaddr zz", "-macaddr 01:0:0:0:0:1", "-tap /bad", "-hashsize 0"]
+            ["-n 0", "-n x", "-n 1025", "-macaddr zz", "-macaddr 01:0:0:0:0:1", "-tap /bad", "-hashsize 0"]
         {
             assert!(parsed(words).is_err(), "{words}");
         }
@@ -423,7 +423,7 @@ mod tests {
             assert!(error.contains("there is no spanning tree"), "{error}");
         }
         for words in
-            ["-m 777", "-dirmode 7777", "-n 1", "-n 65535", "-tap vm%d", "-D 3", "-macaddr 02:0:0:0:0:1"]
+            ["-m 777", "-dirmode 7777", "-n 1", "-n 1024", "-tap vm%d", "-D 3", "-macaddr 02:0:0:0:0:1"]
         {
             parsed(words).unwrap();
         }

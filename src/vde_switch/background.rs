@@ -17,7 +17,7 @@ pub(super) struct Departure {
 
 impl Departure {
     /// Goes on in a process that no terminal belongs to. The one that was started waits for its word, and ends:
-    /// well, if it comes, and else badly, as then the other one has said why.
+    /// well, if it comes, and else badly, once the other one has said why and ended.
     ///
     /// To be called before there is any other thread.
     ///
@@ -45,7 +45,7 @@ impl Departure {
     /// # Errors
     ///
     /// When there is no `/dev/null`.
-    pub(super) fn arrive(mut self) -> Result<()> {
+    pub(super) fn arrive(&mut self) -> Result<()> {
         let nothing = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
         dup2_stdin(&nothing)?;
         dup2_stdout(&nothing)?;
@@ -53,5 +53,10 @@ impl Departure {
         // Whoever started it may be gone by now.
         let _ = self.word.write_all(b"1");
         Ok(())
+    }
+
+    /// It does not serve. Who waits for it is to wait until the process ends, which is still to say why.
+    pub(super) fn give_up(self) {
+        std::mem::forget(self.word);
     }
 }

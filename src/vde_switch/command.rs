@@ -1,5 +1,6 @@
 //! The commands of the console: a line in, a [`Command`] out.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +111,41 @@ impl Command {
             ("logout" | "shutdown", _) => Err(Errno::EINVAL),
             (path, rest) => SwitchCommand::parse(path, rest).map(Self::Switch),
         }
+    }
+}
+
+/// What the original has and qhub has not, although a switch without it is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    Vlans,
+    SpanningTree,
+    Plugins,
+}
+
+impl Lack {
+    /// What a line asks for in vain.
+    pub(super) fn of(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["vlan/create" | "vlan/remove" | "vlan/addport" | "vlan/delport" | "port/setvlan", ..] => {
+                Some(Self::Vlans)
+            }
+            // It is off.
+            ["fstp/setfstp", "0"] => None,
+            ["plugin/add", ..] => Some(Self::Plugins),
+            [path, ..] if path.starts_with("fstp/") => Some(Self::SpanningTree),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vlans => "there are no VLANs in qhub yet, all ports are one segment",
+            Self::SpanningTree => "there is no spanning tree in qhub",
+            Self::Plugins => "there are no plugins in qhub",
+        })
     }
 }
 
@@ -314,6 +350,28 @@ mod tests {
             "hash/setminper 0",
         ] {
             assert_eq!(Command::parse(line), Err(Errno::ENOSYS), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_lacking_is_told_from_what_is_wrong() {
+        for (line, lack) in [
+            ("vlan/create 5", Some(Lack::Vlans)),
+            ("vlan/remove 5", Some(Lack::Vlans)),
+            ("  vlan/addport\t5 1", Some(Lack::Vlans)),
+            ("vlan/delport 5 1", Some(Lack::Vlans)),
+            ("port/setvlan 1 5", Some(Lack::Vlans)),
+            ("fstp/setfstp 1", Some(Lack::SpanningTree)),
+            ("fstp/setedge 0 1 1", Some(Lack::SpanningTree)),
+            ("plugin/add libvdep.so", Some(Lack::Plugins)),
+            ("fstp/setfstp 0", None),
+            ("vlan/print", None),
+            ("vlan/createX 5", None),
+            ("plugin/list", None),
+            ("port/create 5", None),
+            ("", None),
+        ] {
+            assert_eq!(Lack::of(line), lack, "{line}");
         }
     }
 

@@ -5,28 +5,31 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use log::{debug, info, warn};
 use mio::net::UnixStream;
 use mio::{Registry, Token};
 use nix::errno::Errno;
-use nix::unistd::Gid;
 
 use super::answer::Answer;
 use super::execute::{Facts, Switch};
 use super::session::{Place, Session, Wish};
 use super::stdio::{Stdio, Written};
-use super::users::Names;
 use super::watch::Watch;
 use crate::config::UnixName;
-use crate::hub::Hub;
-use crate::link::{Listener, StreamSocket};
+use crate::hub::{self, Hub};
+use crate::link::{Listener, StreamSocket, find_group};
+use crate::port::QUIET;
 
 /// Sessions at the socket, at a time.
 const SESSIONS_MAX: usize = 16;
 
-/// Sessions served in one turn: frames come first.
+/// Sessions served in one turn, and how long that may take before the next one has to wait: frames come first.
 const SERVED: usize = 4;
+const SERVING: Duration = Duration::from_millis(1);
+
+/// Sessions accepted in one turn.
+const WELCOMES: usize = 16;
 
 /// How soon the socket is tried again that could not accept.
 const STARVED: Duration = Duration::from_millis(100);
@@ -56,6 +59,15 @@ struct Entrance {
     is_ready: bool,
     /// It could not accept; when to try again.
     starved: Option<Instant>,
+    /// When it was last told that it could not, and that somebody was turned away.
+    told: [Option<Instant>; 2],
+}
+
+/// What is wrong at the socket.
+#[derive(Clone, Copy, Debug)]
+enum Complaint {
+    Starved,
+    Full,
 }
 
 impl Console {
@@ -89,13 +101,13 @@ impl Console {
         group: Option<&str>,
         registry: &Registry,
     ) -> Result<()> {
-        let group = group.map(find_group).transpose()?;
+        let group = group.map(find_group).transpose().context("--mgmtgroup")?;
         let mut listener = Listener::unix(&UnixName::Path(path.to_owned()), 0o600, true)?;
         if let Listener::Unix { file: Some(file), .. } = &mut listener {
             file.give_to(group, mode).with_context(|| format!("give {} to its group", path.display()))?;
         }
         listener.register(registry, Token(self.token))?;
-        self.entrance = Some(Entrance { listener, is_ready: true, starved: None });
+        self.entrance = Some(Entrance { listener, is_ready: true, starved: None, told: [None; 2] });
         Ok(())
     }
 
@@ -132,7 +144,11 @@ impl Console {
         self.accept(hub.registry(), now);
         self.find_silent(now);
         let mut is_ending = false;
+        let begin = hub::now();
         for _ in 0..self.ready.len().min(SERVED) {
+            if hub::now().saturating_duration_since(begin) > SERVING {
+                break;
+            }
             let Some(place) = self.ready.pop_front() else { break };
             let Some(session) = self.sessions.get_mut(&place) else { continue };
             let mut switch = Switch { hub: &mut *hub, facts: &self.facts, now };
@@ -209,11 +225,18 @@ impl Console {
     }
 
     fn accept(&mut self, registry: &Registry, now: Instant) {
-        while let Some(accepted) = self.entrance.as_mut().and_then(|entrance| entrance.accept(now)) {
-            match accepted {
-                Ok(StreamSocket::Unix(stream)) => self.receive(stream, registry, now),
-                Ok(StreamSocket::Tcp(_)) => {}
-                Err(error) => warn!("the console can't accept a session: {error}"),
+        for _ in 0..WELCOMES {
+            match self.entrance.as_mut().and_then(|entrance| entrance.accept(now)) {
+                Some(Ok(StreamSocket::Unix(stream))) => self.receive(stream, registry, now),
+                Some(Ok(StreamSocket::Tcp(_))) => {}
+                Some(Err(error)) => {
+                    self.warn(
+                        Complaint::Starved,
+                        &format!("the console can't accept a session: {error}"),
+                        now,
+                    );
+                }
+                None => break,
             }
         }
     }
@@ -223,13 +246,27 @@ impl Console {
         let admitted = match free {
             Some(place) => self.admit(place, stream, Place::Socket, registry, now),
             None => {
-                warn!("all {SESSIONS_MAX} console sessions are in use; one more is turned away");
+                let what = format!("all {SESSIONS_MAX} console sessions are in use; one more is turned away");
+                self.warn(Complaint::Full, &what, now);
                 // It is a few octets on an empty socket, or nobody is there.
                 stream.write_all(Answer::plain(Err(Errno::EBUSY)).render().as_bytes())
             }
         };
         if let Err(error) = admitted {
             debug!("a console session has ended at once: {error}");
+        }
+    }
+
+    /// Warns, but not again and again: anybody may come any time.
+    fn warn(&mut self, complaint: Complaint, what: &str, now: Instant) {
+        let Some(told) = self.entrance.as_mut().map(|entrance| &mut entrance.told[complaint as usize]) else {
+            return;
+        };
+        if told.is_none_or(|told| now.saturating_duration_since(told) >= QUIET) {
+            *told = Some(now);
+            warn!("{what}");
+        } else {
+            debug!("{what}");
         }
     }
 
@@ -262,12 +299,5 @@ impl Entrance {
             }
             accepted => Some(accepted),
         }
-    }
-}
-
-fn find_group(name: &str) -> Result<Gid> {
-    match Names::of_groups().find(name) {
-        Some(group) => Ok(Gid::from_raw(group)),
-        None => bail!("there is no group '{name}'; see 'getent group'"),
     }
 }

@@ -150,9 +150,8 @@ impl Switch<'_> {
     }
 
     fn find(&self, mac: Mac, vid: u16) -> Result<String, Errno> {
-        let stations = self.stations()?;
-        let station = stations.iter().find(|station| station.mac == mac && station.vid == vid);
-        station.map(|station| answer::stations([station].into_iter())).ok_or(Errno::ENODEV)
+        let station = self.hub.station(vid, mac, self.now).ok_or(Errno::ENODEV)?;
+        Ok(answer::stations([&station].into_iter()))
     }
 }
 

@@ -24,7 +24,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use log::{info, warn};
 use mio::{Interest, Token};
 use nix::errno::Errno;
@@ -40,11 +40,11 @@ use crate::signals::{self, Request, Signals};
 use answer::Answer;
 pub use args::Args;
 use background::Departure;
-use command::Command;
+use command::{Command, Lack};
 use console::Console;
 use execute::{Facts, Switch};
 use pidfile::PidFile;
-use script::{Script, ScriptLine};
+use script::{COMMANDS_MAX, Script, ScriptLine};
 use stdio::Stdio;
 
 /// The poll's tokens for what is not the hub's own. There are two for signals.
@@ -59,7 +59,7 @@ const CONSOLE: usize = HANGUPS + 1;
 /// When something that was asked for can't be opened; says what to do.
 pub fn run(args: &Args) -> Result<()> {
     // There must be no thread yet.
-    let departure = if args.daemon { Some(Departure::begin()?) } else { None };
+    let mut departure = if args.daemon { Some(Departure::begin()?) } else { None };
     let log = if args.daemon {
         Log::to_syslog(c"vde_switch", "info")
     } else {
@@ -67,13 +67,16 @@ pub fn run(args: &Args) -> Result<()> {
         Log::start(if is_typed(args) { "warn" } else { "info" })
     };
     let log = log.context("start to log")?;
-    let result = serve(args, departure);
+    let result = serve(args, departure.as_mut());
     if let Err(error) = &result
         && args.daemon
     {
         log::error!("{error:#}");
     }
     log.flush();
+    if let (Err(_), Some(departure)) = (&result, departure) {
+        departure.give_up();
+    }
     result
 }
 
@@ -82,7 +85,7 @@ fn is_typed(args: &Args) -> bool {
     !args.nostdin && io::stdin().is_terminal()
 }
 
-fn serve(args: &Args, departure: Option<Departure>) -> Result<()> {
+fn serve(args: &Args, departure: Option<&mut Departure>) -> Result<()> {
     let now = hub::now();
     // Before anything is served: what happens to stdin later is meant.
     let is_heard = departure.is_none() && !args.nostdin;
@@ -124,9 +127,9 @@ fn serve(args: &Args, departure: Option<Departure>) -> Result<()> {
 
 /// Opens the switch, and the TAPs that it joins.
 fn open(args: &Args, hub: &mut Hub, now: Instant) -> Result<()> {
-    hub.add(Door::open(&args.switch(), now)?, now)?;
+    hub.add(Door::open(&args.switch(), now).context("--sock")?, now)?;
     for tap in args.taps() {
-        hub.add_numbered(Door::open(tap, now)?, now)?;
+        hub.add_numbered(Door::open(tap, now).context("--tap")?, now)?;
     }
     Ok(())
 }
@@ -146,14 +149,15 @@ fn facts(args: &Args, now: Instant) -> Facts {
 fn begin(args: &Args, hub: &mut Hub, facts: &Facts, now: Instant) -> Result<bool> {
     let Some((path, script)) = find_script(args.rcfile.as_deref())? else { return Ok(false) };
     let mut switch = Switch { hub, facts, now };
-    follow(script, &mut switch).with_context(|| format!("commands of {}", path.display()))
+    follow(&path, script, &mut switch)
 }
 
 /// The file that was asked for, or the first that there is of the usual ones.
 fn find_script(asked: Option<&Path>) -> Result<Option<(PathBuf, Script)>> {
     if let Some(path) = asked {
-        let script = Script::load(path).with_context(|| {
-            format!("read {}; see that it is there, or leave out --rcfile", path.display())
+        let script = Script::load(path).map_err(|errno| {
+            let shown = path.display();
+            anyhow!("read {shown}: {}; see that it is there, or leave out --rcfile", errno.desc())
         })?;
         return Ok(Some((path.to_owned(), script)));
     }
@@ -168,9 +172,14 @@ fn find_script(asked: Option<&Path>) -> Result<Option<(PathBuf, Script)>> {
     Ok(None)
 }
 
-/// Does the commands of a file: what goes wrong is a warning. True when they end the switch.
-fn follow(mut script: Script, switch: &mut Switch<'_>) -> Result<bool> {
-    while let Some(ScriptLine { place, line }) = script.next()? {
+/// Does the commands of the file `path`: what goes wrong is a warning, but a switch that would join those who were to
+/// be apart is none. True when they end the switch.
+fn follow(path: &Path, mut script: Script, switch: &mut Switch<'_>) -> Result<bool> {
+    let too_many = |_| anyhow!("{} has more than {COMMANDS_MAX} commands; leave some out", path.display());
+    while let Some(ScriptLine { place, line }) = script.next().map_err(too_many)? {
+        if let Some(lack) = Lack::of(&line) {
+            bail!("{place}: {line}: {lack}; leave it out");
+        }
         let answer = match Command::parse(&line) {
             Ok(Command::Shutdown) => return Ok(true),
             Ok(Command::Load(path)) => Answer::plain(script.descend(&path)),

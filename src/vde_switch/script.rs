@@ -1,6 +1,6 @@
 //! Files of commands: the one that a switch begins with, and those of `load`.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -16,7 +16,7 @@ const FILE_MAX: u64 = 64 * 1024;
 const DEPTH_MAX: usize = 8;
 
 /// Commands that one `load` leads to.
-const COMMANDS_MAX: usize = 4096;
+pub(super) const COMMANDS_MAX: usize = 4096;
 
 /// The commands of a file that are still to be done, and of those that it loads.
 #[derive(Debug)]
@@ -89,6 +89,10 @@ impl Script {
 /// Reads a file that does not make the loop wait, as a pipe would.
 fn read(path: &Path) -> Result<String, Errno> {
     let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    // To open a device may do something already.
+    if !fs::metadata(path).map_err(errno)?.is_file() {
+        return Err(Errno::EINVAL);
+    }
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(errno)?;
     let found = file.metadata().map_err(errno)?;
@@ -106,7 +110,6 @@ fn read(path: &Path) -> Result<String, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn lines(script: &mut Script) -> Vec<String> {
         std::iter::from_fn(|| script.next().unwrap()).map(|step| step.line).collect()

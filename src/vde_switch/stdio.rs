@@ -1,7 +1,10 @@
 //! The console of who started the switch. Stdin and stdout may be anything, and belong to others as well, so
 //! nothing of them is changed: two threads pass everything on to a socket that does not block the loop.
+//!
+//! Who reads a terminal from the background is stopped, with all of its threads: so SIGTTIN is blocked around every
+//! read, which makes it fail instead.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Stdin, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -11,6 +14,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::unistd::{getpgrp, read, tcgetpgrp};
 
 use super::session::Place;
 
@@ -19,6 +24,9 @@ const CHUNK: usize = 4096;
 
 /// How long the last words may take.
 const FLUSH: Duration = Duration::from_millis(200);
+
+/// How soon a terminal is tried again that others have in the foreground, in milliseconds.
+const BACKGROUND: u16 = 500;
 
 /// Stdin and stdout.
 #[derive(Debug)]
@@ -74,15 +82,29 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 /// What stdin has to offer at the start; `None` when it is at its end.
 fn first_words() -> Option<Vec<u8>> {
     let stdin = io::stdin();
-    if !is_readable(&stdin, PollTimeout::ZERO) {
+    if is_in_background(&stdin) || !is_readable(&stdin, PollTimeout::ZERO) {
         return Some(Vec::new());
     }
     let mut chunk = [0; CHUNK];
-    match stdin.lock().read(&mut chunk) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Vec::new()),
+    match receive(&stdin, &mut chunk) {
         Ok(octets @ 1..) => Some(chunk[..octets].to_vec()),
+        Err(Errno::EAGAIN | Errno::EINTR) => Some(Vec::new()),
+        Err(Errno::EIO) if is_in_background(&stdin) => Some(Vec::new()),
         Ok(0) | Err(_) => None,
     }
+}
+
+/// Is it a terminal of ours, where somebody else is in the foreground?
+fn is_in_background(stdin: &Stdin) -> bool {
+    tcgetpgrp(stdin).is_ok_and(|foreground| foreground != getpgrp())
+}
+
+/// Reads without a buffer, of which a poll would know nothing.
+fn receive(stdin: &Stdin, chunk: &mut [u8]) -> Result<usize, Errno> {
+    let before = SigSet::from(Signal::SIGTTIN).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let received = read(stdin, chunk);
+    before.thread_set_mask()?;
+    received
 }
 
 fn is_readable(input: impl AsFd, timeout: PollTimeout) -> bool {
@@ -99,16 +121,20 @@ fn pass_on_stdin(first: &[u8], mut session: &UnixStream) {
     let mut chunk = [0; CHUNK];
     let mut passed = session.write_all(first);
     while passed.is_ok() {
-        passed = match stdin.lock().read(&mut chunk) {
+        is_readable(&stdin, PollTimeout::NONE);
+        // It may change its place while it reads.
+        let was_in_background = is_in_background(&stdin);
+        passed = match receive(&stdin, &mut chunk) {
             Ok(0) => break,
             Ok(octets) => session.write_all(&chunk[..octets]),
-            // Somebody else who has it open has made it so.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                is_readable(&stdin, PollTimeout::NONE);
+            // Somebody else who has it open may have made it non-blocking.
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Err(Errno::EIO) if was_in_background || is_in_background(&stdin) => {
+                // What is typed there is for others.
+                let _ = poll(&mut [], BACKGROUND);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(error),
+            Err(errno) => Err(errno.into()),
         };
     }
     // The session may have ended before.

@@ -1,10 +1,13 @@
 //! Daemon mode, the pid file, and signals.
 
 use std::fs;
+use std::io::{Read, Write, pipe};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 
@@ -12,7 +15,7 @@ use super::switch::{Console, Switch, launch, program, refusal};
 use crate::common::hub::{folder, utf8};
 use crate::common::net::have_namespaces;
 use crate::common::process::Process;
-use crate::common::wait::{LIMIT, wait_for};
+use crate::common::wait::{LIMIT, pause, wait_for};
 
 /// A process in the background, which no parent of ours will end.
 struct Daemon(Pid);
@@ -115,6 +118,29 @@ fn a_start_that_fails_is_told_to_who_started_it() {
         assert!(!status.success() && error.contains(words), "{args:?}: {error}");
         assert!(!sock.exists(), "{args:?}");
     }
+}
+
+/// Who started it may look for its words as soon as it has ended, however long these take.
+#[test]
+fn a_start_that_fails_ends_with_its_last_word() {
+    let home = folder();
+    let (mut heard, mut words) = pipe().expect("a pipe");
+    let room = fcntl(&words, FcntlArg::F_SETPIPE_SZ(4096)).expect("a size for it");
+    let full = vec![b'x'; room.try_into().expect("a size")];
+    words.write_all(&full).expect("it has that much room");
+    let (sock, program) = (home.path().join("c"), program(home.path()));
+    let script = format!("exec {} -d -s {} -p none/pid 2>&1", utf8(&program), utf8(&sock));
+    let mut command = Process::command("sh");
+    command.args(["-c", &script]).env("HOME", home.path()).stdin(Stdio::null());
+    let mut parent = Process::spawn_to("vde_switch", &mut command, words.into());
+    drop(command);
+    pause(Duration::from_millis(300));
+    assert!(parent.try_exit().is_none(), "it has said nothing yet");
+    heard.read_exact(&mut full.clone()).expect("what was in the way");
+    let mut text = String::new();
+    heard.read_to_string(&mut text).expect("it is UTF-8");
+    assert!(text.starts_with("qhub: ") && text.ends_with('\n'), "{text:?}");
+    assert_eq!(parent.exit(LIMIT).code(), Some(1));
 }
 
 #[test]

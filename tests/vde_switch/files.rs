@@ -14,7 +14,7 @@ fn a_switch_begins_with_the_commands_of_its_file() {
     let (rc, more) = (home.path().join("rc"), home.path().join("more"));
     fs::write(
         &rc,
-        format!("# ports\nport/create 5\nvlan/create 7\nload {}\ndebug/add\nport/create 5\n", more.display()),
+        format!("# ports\nport/create 5\nbogus\nload {}\ndebug/add\nport/create 5\n", more.display()),
     )
     .expect("it is ours");
     fs::write(&more, "port/create 6\nport/sethub 1\n").expect("it is ours");
@@ -26,14 +26,35 @@ fn a_switch_begins_with_the_commands_of_its_file() {
     assert!(ports.contains("Port 0005 ") && ports.contains("Port 0006 "), "{ports}");
     assert!(console.ask("port/showinfo").contains("HUB=true"));
     let log = switch.stop();
-    for warning in [
-        "rc:3: vlan/create 7: Function not impl",
-        "rc:5: debug/add: Function",
-        "rc:6: port/create 5: File exists",
-    ] {
+    for warning in
+        ["rc:3: bogus: Function not impl", "rc:5: debug/add: Function", "rc:6: port/create 5: File exists"]
+    {
         assert!(log.contains(warning), "{warning}: {log}");
     }
     assert_eq!(log.matches("WARN").count(), 3, "{log}");
+}
+
+/// Those who were to be apart would be together, and nobody would look at the log.
+#[test]
+fn a_file_that_asks_for_what_there_is_not_ends_the_start() {
+    let home = folder();
+    let [sock, rc, more] = ["c", "rc", "more"].map(|name| home.path().join(name));
+    fs::write(&rc, format!("port/create 5\nload {}\n", more.display())).expect("it is ours");
+    for (line, words) in [
+        ("vlan/create 5", "there are no VLANs in qhub yet, all ports are one segment; leave it out"),
+        ("port/setvlan 1 5", "there are no VLANs"),
+        ("fstp/setfstp 1", "there is no spanning tree in qhub; leave it out"),
+        ("plugin/add x.so", "there are no plugins in qhub; leave it out"),
+    ] {
+        fs::write(&more, format!("# first\n{line}\n")).expect("it is ours");
+        let (status, error) = refusal(home.path(), &["-s", utf8(&sock), "-f", utf8(&rc)]);
+        assert_eq!(status.code(), Some(1));
+        assert!(error.contains(&format!("qhub: {}:2: {line}: {words}", more.display())), "{error}");
+        assert!(!sock.exists());
+    }
+    fs::write(&rc, "port/create 5\n".repeat(4097)).expect("it is ours");
+    let (_, error) = refusal(home.path(), &["-s", utf8(&sock), "-f", utf8(&rc)]);
+    assert!(error.contains("rc has more than 4096 commands; leave some out"), "{error}");
 }
 
 #[test]
@@ -53,7 +74,10 @@ fn a_file_that_was_asked_for_must_be_there() {
     let (sock, none) = (home.path().join("c"), home.path().join("none"));
     let (status, error) = refusal(home.path(), &["-s", utf8(&sock), "-rcfile", utf8(&none)]);
     assert_eq!(status.code(), Some(1));
-    assert!(error.contains("or leave out --rcfile: ENOENT"), "{error}");
+    assert!(
+        error.contains("none: No such file or directory; see that it is there, or leave out --rcfile"),
+        "{error}"
+    );
     assert!(!sock.exists());
 }
 

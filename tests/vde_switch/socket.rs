@@ -1,7 +1,10 @@
 //! The console at its socket, and those who do not behave there.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -10,9 +13,12 @@ use super::client::Client;
 use super::switch::{Console, PROMPT, Switch, descriptors, program};
 use crate::common::hub::{folder, utf8};
 use crate::common::process::Process;
-use crate::common::wait::{LIMIT, pause, wait_for};
+use crate::common::wait::{Deadline, LIMIT, pause, wait_for};
 
 const SESSIONS_MAX: usize = 16;
+
+/// How long many come at once.
+const FLOOD: Duration = Duration::from_secs(4);
 
 #[test]
 fn it_greets_answers_and_says_goodbye() {
@@ -200,6 +206,34 @@ fn there_is_room_for_so_many() {
     });
     drop(sessions);
     switch.stop();
+}
+
+#[test]
+fn those_who_come_and_go_disturb_nobody() {
+    let switch = Switch::start(&[]);
+    let mut sessions: Vec<Console> = (0..SESSIONS_MAX).map(|_| switch.console()).collect();
+    let (path, is_over) = (switch.path("m"), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                // An end, so that a switch that hears nobody else fails and does not hang.
+                let end = Deadline::after(FLOOD);
+                while !is_over.load(Ordering::Relaxed) && end.left().is_some() {
+                    drop(UnixStream::connect(&path));
+                }
+            });
+        }
+        pause(Duration::from_millis(100));
+        let in_time = Deadline::after(FLOOD / 4);
+        for _ in 0..3 {
+            assert!(sessions[0].ask("port/showinfo").ends_with("1000 Success\n"));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(in_time.left().is_some(), "it heard nobody else");
+    });
+    drop(sessions);
+    let log = switch.stop();
+    assert_eq!(log.matches("one more is turned away").count(), 1, "{log}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The console of who started the switch, and what the end of stdin means.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
@@ -163,6 +164,46 @@ fn answers_that_nobody_reads_stop_nobody_else() {
     wait_for("the switch to go", LIMIT, || (!sock.exists()).then_some(()));
 }
 
+/// Who reads a terminal from the background is stopped.
+#[test]
+fn in_the_background_of_a_shell_it_goes_on() {
+    if !require("script", &["script"], &[]) {
+        return;
+    }
+    let folder = folder();
+    let [sock, mgmt] = ["c", "m"].map(|name| folder.path().join(name));
+    let mut shell = Process::spawn(
+        "script",
+        Process::command("script")
+            .args(["-qec", "sh -i", "/dev/null"])
+            .env("HOME", folder.path())
+            .stdin(Stdio::piped()),
+    );
+    shell.type_line(&format!("{} -s {} -M {} &", utf8(&program(folder.path())), utf8(&sock), utf8(&mgmt)));
+    wait_for("the switch to serve", LIMIT, || mgmt.exists().then_some(()));
+    let mut console = super::switch::Console::open(&mgmt);
+    let mut foreground = |shell: &mut Process, port: &str| {
+        // What the shell reads is none of its business.
+        shell.type_line(":");
+        pause(Duration::from_millis(100));
+        assert!(console.ask("port/showinfo").ends_with("1000 Success\n"));
+        shell.type_line("fg");
+        // It may take a moment to look again.
+        pause(Duration::from_millis(100));
+        shell.type_line(&format!("port/create {port}"));
+        wait_for("stdin to be heard", LIMIT, || {
+            console.ask("port/allprint").contains(&format!("Port {port:0>4} ")).then_some(())
+        });
+    };
+    foreground(&mut shell, "5");
+    shell.stdin().write_all(b"\x1a").expect("a terminal reads");
+    wait_for("the shell", LIMIT, || shell.stdout().contains("Stopped").then_some(()));
+    shell.type_line("bg");
+    foreground(&mut shell, "6");
+    shell.type_line("shutdown");
+    wait_for("the switch to go", LIMIT, || (!sock.exists()).then_some(()));
+}
+
 #[test]
 fn a_terminal_has_prompts() {
     if !require("script", &["script"], &[]) {
@@ -179,7 +220,7 @@ fn a_terminal_has_prompts() {
     );
     wait_for("the switch to serve", LIMIT, || folder.path().join("c/ctl").exists().then_some(()));
     for line in ["\n", "port/create 3\n", "logout\n", "shutdown\n"] {
-        std::io::Write::write_all(process.stdin(), line.as_bytes()).expect("a terminal reads");
+        process.stdin().write_all(line.as_bytes()).expect("a terminal reads");
         let lines = if line == "shutdown\n" { 3 } else { 0 };
         wait_for("a prompt", LIMIT, || (process.stdout().matches("vde$ ").count() >= lines).then_some(()));
     }

@@ -17,3 +17,4 @@ pub use greeting::Greeting;
 pub use joining::Joining;
 pub use link::VdeLink;
 pub use switch::VdeSwitch;
+pub(crate) use switch::find_group;

@@ -127,7 +127,12 @@ fn is_taken(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrInUse
 }
 
-fn find_group(name: &str) -> Result<Gid> {
+/// The group of a name, or of a number. The system may ask a directory service for it, so only at start.
+///
+/// # Errors
+///
+/// When there is none; says what to do.
+pub(crate) fn find_group(name: &str) -> Result<Gid> {
     let by_name = Group::from_name(name).context("look up the group")?;
     match (by_name, name.parse()) {
         (Some(group), _) => Ok(group.gid),
