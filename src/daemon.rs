@@ -19,7 +19,7 @@ use crate::instance::{Instance, Macs};
 use crate::logging::Log;
 use crate::privilege;
 use crate::signals::Signals;
-use crate::turn;
+use crate::turn::{self, Companion};
 use crate::welcome::Welcome;
 
 /// Octets of memory for all egress queues together.
@@ -56,6 +56,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let result = serve(args, doors, &named, now);
     log.flush();
     result
+}
+
+/// Only a signal ends it.
+struct Alone;
+
+impl Companion for Alone {
+    fn look(&mut self, _hub: &Hub, _now: Instant) -> bool {
+        false
+    }
 }
 
 /// May only root open it? The others are to belong to the user.
@@ -116,7 +125,7 @@ fn serve(args: &RunArgs, mut doors: Vec<Door>, named: &[&PortSpec], now: Instant
         others: &others,
     };
     print_aside(welcome.to_string());
-    turn::until_stopped(&mut hub, &mut signals, |_| false).map(drop)
+    turn::until_stopped(&mut hub, &mut signals, &mut Alone).map(drop)
 }
 
 /// The unix sockets that were asked for.

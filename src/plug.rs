@@ -4,7 +4,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mio::Token;
@@ -17,7 +17,7 @@ use crate::instance::Instance;
 use crate::link::{Dialer, Dialled, Peer, PipeLink};
 use crate::logging::Log;
 use crate::signals::{Request, Signals};
-use crate::turn::{self, Ending};
+use crate::turn::{self, Companion, Ending};
 
 /// The pipe, and whoever is dialled.
 const PORTS: usize = 2;
@@ -31,6 +31,15 @@ const AGEING: Duration = Duration::from_secs(300);
 
 /// The poll's name for the attempt to dial; the signals have the two in front of it.
 const DIALLING: Token = Token(hub::OUTSIDE + 2);
+
+/// A plug is over with either of its sides.
+struct BothSides;
+
+impl Companion for BothSides {
+    fn look(&mut self, hub: &Hub, _now: Instant) -> bool {
+        hub.first_departure().is_some()
+    }
+}
 
 /// Joins stdin and stdout to a segment until either side ends, or SIGINT or SIGTERM comes.
 ///
@@ -69,7 +78,7 @@ fn join(args: &PlugArgs, pipe: PipeLink) -> Result<()> {
     let pipe = hub.attach("pipe", Box::new(pipe), Peer::Unknown, options, now)?;
     let stem = spec.options.name.as_deref().unwrap_or("segment");
     hub.attach(stem, link, peer, spec.options.clone(), now)?;
-    match turn::until_stopped(&mut hub, &mut signals, |hub| hub.first_departure().is_some())? {
+    match turn::until_stopped(&mut hub, &mut signals, &mut BothSides)? {
         Ending::Asked => Ok(()),
         Ending::Over => outcome(&hub, pipe, &spec.kind),
     }

@@ -1,7 +1,10 @@
 //! The life of a hub that is made: it turns until something ends it, and what waits is sent.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result};
 use log::info;
+use mio::Token;
 
 use crate::hub::{self, Hub};
 use crate::logging;
@@ -16,28 +19,50 @@ pub enum Ending {
     Over,
 }
 
-/// Turns `hub` until a signal ends it, or what `is_over` says after a turn; logs the totals.
+/// What lives beside a hub, in its loop.
+pub trait Companion {
+    /// Does what it wants of the hub, before a turn.
+    fn act(&mut self, _hub: &mut Hub, _now: Instant) {}
+
+    /// Looks at what has become of the hub in a turn. True when that is to end.
+    fn look(&mut self, hub: &Hub, now: Instant) -> bool;
+
+    /// When it wants to be asked again, whatever the poll says.
+    fn wake(&self, _now: Instant) -> Option<Instant> {
+        None
+    }
+
+    /// The poll tells of something from outside.
+    fn note(&mut self, _token: Token) {}
+}
+
+/// Turns `hub` until a signal ends it, or its companion wants that; logs the totals.
 ///
 /// # Errors
 ///
 /// When the poll itself fails.
-pub fn until_stopped(hub: &mut Hub, arrived: &mut Signals, is_over: impl Fn(&Hub) -> bool) -> Result<Ending> {
+pub fn until_stopped(hub: &mut Hub, arrived: &mut Signals, companion: &mut impl Companion) -> Result<Ending> {
     let (mut is_draining, mut is_stopping) = (false, false);
     loop {
         let now = hub::now();
+        companion.act(hub, now);
         hub.turn(now);
+        let is_over = companion.look(hub, now);
         if hub.is_drained(now) {
             break;
         }
-        if !is_draining && is_over(hub) {
+        if is_over && !is_draining {
             is_draining = true;
             hub.drain(now);
             continue;
         }
-        let timeout = hub.wake().map(|wake| wake.saturating_duration_since(now));
-        if hub.wait(timeout).context("wait for events")?.is_empty() {
+        let wake = [hub.wake(), companion.wake(now)].into_iter().flatten().min();
+        let told =
+            hub.wait(wake.map(|wake| wake.saturating_duration_since(now))).context("wait for events")?;
+        if told.is_empty() {
             continue;
         }
+        told.into_iter().for_each(|token| companion.note(token));
         for request in arrived.requests() {
             match request {
                 Request::Show => info!(target: logging::ASKED, "{}", hub.snapshot(hub::now())),

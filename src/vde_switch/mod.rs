@@ -35,8 +35,9 @@ use crate::bridge::MAX_PORTS;
 use crate::daemon::{QUEUE_MEMORY, raise_file_limit};
 use crate::hub::{self, Door, Hub, HubConfig};
 use crate::instance::random_mac;
-use crate::logging::{self, Log};
-use crate::signals::{self, Request, Signals};
+use crate::logging::Log;
+use crate::signals::Signals;
+use crate::turn::{self, Companion};
 use answer::Answer;
 pub use args::Args;
 use background::Departure;
@@ -116,13 +117,10 @@ fn serve(args: &Args, departure: Option<&mut Departure>) -> Result<()> {
     if let Some(departure) = departure {
         departure.arrive()?;
     }
-    let result =
-        if is_over { Ok(()) } else { turn_until_stopped(&mut hub, &mut signals, &mut hangups, &mut console) };
+    let mut beside = Beside { console: &mut console, hangups: &mut hangups, is_over };
+    let result = turn::until_stopped(&mut hub, &mut signals, &mut beside);
     console.finish();
-    for line in hub.snapshot(hub::now()).totals() {
-        info!("{line}");
-    }
-    result
+    result.map(drop)
 }
 
 /// Opens the switch, and the TAPs that it joins.
@@ -195,47 +193,30 @@ fn follow(path: &Path, mut script: Script, switch: &mut Switch<'_>) -> Result<bo
     Ok(false)
 }
 
-fn turn_until_stopped(
-    hub: &mut Hub,
-    arrived: &mut Signals,
-    hangups: &mut Hangups,
-    console: &mut Console,
-) -> Result<()> {
-    let (mut is_draining, mut is_stopping) = (false, false);
-    loop {
-        let now = hub::now();
-        if console.serve(hub, now) && !is_draining {
-            is_draining = true;
-            hub.drain(now);
-        }
-        hub.turn(now);
-        console.tell(hub, now);
-        if hub.is_drained(now) {
-            return Ok(());
-        }
-        let wake = [hub.wake(), console.wake(now)].into_iter().flatten().min();
-        let timeout = wake.map(|wake| wake.saturating_duration_since(now));
-        let told = hub.wait(timeout).context("wait for events")?;
-        if told.is_empty() {
-            continue;
-        }
-        told.into_iter().for_each(|token| console.note(token));
+/// The console in the loop of its switch.
+struct Beside<'a> {
+    console: &'a mut Console,
+    hangups: &'a mut Hangups,
+    is_over: bool,
+}
+
+impl Companion for Beside<'_> {
+    fn act(&mut self, hub: &mut Hub, now: Instant) {
+        self.is_over |= self.console.serve(hub, now);
+    }
+
+    fn look(&mut self, hub: &Hub, now: Instant) -> bool {
+        self.console.tell(hub, now);
+        self.is_over
+    }
+
+    fn wake(&self, now: Instant) -> Option<Instant> {
+        self.console.wake(now)
+    }
+
+    fn note(&mut self, token: Token) {
+        self.console.note(token);
         // A terminal that is gone has ended stdin, too; in the background it means nothing.
-        hangups.pending().for_each(drop);
-        for request in arrived.requests() {
-            match request {
-                Request::Show => info!(target: logging::ASKED, "{}", hub.snapshot(hub::now())),
-                Request::Stop if is_stopping => std::process::exit(signals::TERMINATED),
-                // The first one, also where the end of stdin came before it.
-                Request::Stop => {
-                    info!("stopping; a second signal stops at once");
-                    is_stopping = true;
-                    if !is_draining {
-                        is_draining = true;
-                        hub.drain(hub::now());
-                    }
-                }
-            }
-        }
+        self.hangups.pending().for_each(drop);
     }
 }
