@@ -19,6 +19,8 @@ mod passage;
 mod places;
 mod queues;
 mod remote;
+#[path = "../common/require.rs"]
+mod require;
 mod troubles;
 mod vde {
     mod endings;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -31,8 +32,8 @@ const OTHER_NAME: usize = 10_000_000;
 #[derive(Debug)]
 pub struct VdeSwitch {
     path: PathBuf,
-    /// Permissions of the sockets for clients: who may join may send to that of a client which is dead.
-    mode: u32,
+    /// The socket that clients come to.
+    entry: PathBuf,
     own: Option<OwnFolder>,
 }
 
@@ -56,7 +57,8 @@ impl VdeSwitch {
             );
         }
         // Whoever serves there already is not to find the folder changed.
-        let (socket, file) = SocketFile::listen(&path.join(vde.entry()), 0o600)?;
+        let entry = path.join(vde.entry());
+        let (socket, file) = SocketFile::listen(&entry, 0o600)?;
         let asked = if own.is_some() { Some(vde.folder_mode()) } else { vde.mode };
         if asked.is_some() || group.is_some() {
             folder::admit(&path, asked, group)
@@ -65,7 +67,7 @@ impl VdeSwitch {
         }
         folder::clean(&path);
         let listener = Listener::Unix { socket, file: Some(file), any_user: true };
-        Ok((Self { path, mode: vde.socket_mode() | 0o600, own }, listener))
+        Ok((Self { path, entry, own }, listener))
     }
 
     /// Connects a client that is to have the port `number`, and tells it so.
@@ -84,8 +86,9 @@ impl VdeSwitch {
         })?;
         let ours = self.bind(&socket, number)?;
         let reply = vde::reply(ours.path().as_os_str().as_bytes()).ok_or(io::ErrorKind::InvalidInput)?;
-        let control = client.answer(&reply)?;
+        // Of a client that is killed just now, the socket may be closed last.
         let theirs = self.is_clients(path).then(|| SocketFile::left(path, theirs));
+        let control = client.answer(&reply)?;
         VdeLink::plugged(control, socket, ours, theirs, self.own.clone())
     }
 
@@ -94,15 +97,24 @@ impl VdeSwitch {
         let mut bound = Err(io::ErrorKind::AddrInUse.into());
         for last in (socket.as_raw_fd()..).step_by(OTHER_NAME).take(NAMES) {
             let path = self.path.join(format!("{number:03}.{last}"));
-            bound = SocketFile::bind(socket, &path, self.mode);
+            bound = SocketFile::bind(socket, &path, 0o600);
             if bound.as_ref().is_err_and(is_taken) && remove_if_dead(&path).is_ok() {
-                bound = SocketFile::bind(socket, &path, self.mode);
+                bound = SocketFile::bind(socket, &path, 0o600);
             }
             if !bound.as_ref().is_err_and(is_taken) {
                 break;
             }
         }
-        bound
+        let file = bound?;
+        // Who may join may send to the socket of a client that is dead, and nobody else: as it is now, for people
+        // change the permissions of the socket that they know.
+        let entry = fs::symlink_metadata(&self.entry)?;
+        let mode = entry.mode() & 0o666 | 0o600;
+        // It may be a group that this user is not in.
+        if mode != 0o600 && file.give_to(Some(Gid::from_raw(entry.gid())), mode).is_err() {
+            file.give_to(None, mode & !0o070)?;
+        }
+        Ok(file)
     }
 
     /// Is this a file of the kind that dead clients leave in this folder?

@@ -11,7 +11,7 @@ use crate::common::daemon::Daemon;
 use crate::common::hub::utf8;
 use crate::common::vde_client::{Answer, Client, V3_LEN};
 use crate::common::wait::{LIMIT, wait_for};
-use crate::common::wire::{BROADCAST, Station, frame, mac};
+use crate::common::wire::{BROADCAST, Station, frame, mac, settle};
 
 /// How far a client gets.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -172,7 +172,7 @@ fn a_real_client_may_be_killed() {
     for _ in 0..10 {
         let mut other = Daemon::start(lab.runtime.path(), &["--name", "other", &spec]);
         let mut guest = other.connect();
-        crate::common::wire::settle(&mut guest, &mut lab.bystanders.one);
+        settle(&mut guest, &mut lab.bystanders.one);
         other.signal(Signal::SIGKILL);
         assert!(!other.exit().success());
         lab.alone_again(files);

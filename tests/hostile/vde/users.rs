@@ -1,8 +1,10 @@
 //! Clients and switches of different users. A hub that joins is a client that may be anybody's.
 
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use nix::unistd::{Gid, Uid, chown};
 use tempfile::TempDir;
@@ -11,6 +13,7 @@ use super::lab::{is_told, names};
 use crate::common::daemon::Daemon;
 use crate::common::hub::{folder, utf8};
 use crate::common::net::have_namespaces;
+use crate::common::process::Process;
 use crate::common::wait::{LIMIT, wait_for};
 use crate::common::wire::{Station, frame, mac, settle};
 
@@ -58,7 +61,12 @@ impl Place {
     }
 
     fn client(&self, name: &str, script: &str, user: u32) -> Daemon {
-        let spec = format!("connect:vde:{}", utf8(&self.vde));
+        self.client_of(name, script, user, "")
+    }
+
+    /// One with `options`.
+    fn client_of(&self, name: &str, script: &str, user: u32, options: &str) -> Daemon {
+        let spec = format!("connect:vde:{}{options}", utf8(&self.vde));
         Daemon::start_by(&self.runtime(name, user), script, &[&spec])
     }
 }
@@ -184,6 +192,67 @@ fn a_client_that_may_not_write_to_the_folder_may_join() {
     client.stop();
     is_clean(&place.vde);
     switch.stop();
+}
+
+/// As people do whose former switch had no options for that.
+#[test]
+fn permissions_that_are_given_later_count() {
+    if !have_namespaces() {
+        return;
+    }
+    let place = Place::new();
+    let switch = place.switch(r#"exec "$@""#, 0, "");
+    let ctl = place.vde.join("ctl");
+    fs::set_permissions(&place.vde, Permissions::from_mode(0o755)).expect("root may");
+    let stranger = place.client("stranger", &as_user(1236, "1236"), 1236);
+    stranger.line("its owner has to let this user in");
+    chown(&ctl, None, Some(Gid::from_raw(GROUP))).expect("root may");
+    fs::set_permissions(&ctl, Permissions::from_mode(0o660)).expect("root may");
+    let member = place.client("member", &as_user(1234, "1234,4321"), 1234);
+    are_joined(&switch, &member);
+    is_told(&switch, "port up port=vde1 ", 1);
+    fs::set_permissions(&ctl, Permissions::from_mode(0o666)).expect("root may");
+    are_joined(&switch, &stranger);
+    for client in [member, stranger] {
+        client.stop();
+    }
+    is_clean(&place.vde);
+    switch.stop();
+}
+
+/// What only VDE's console can set.
+#[test]
+fn a_port_may_be_for_a_user_or_a_group() {
+    if !have_namespaces() {
+        return;
+    }
+    let place = Place::new();
+    let mut command = Process::command(env!("CARGO_BIN_EXE_qhub"));
+    command.args(["vde_switch", "--sock", utf8(&place.vde), "--mode", "0666", "--dirmode", "0777"]);
+    let mut switch = Process::spawn("vde_switch", command.stdin(Stdio::piped()));
+    let settings = "port/create 5\nport/setgroup 5 4321\nport/create 6\nport/setuser 6 1234\n";
+    switch.stdin().write_all(settings.as_bytes()).expect("it reads that");
+    wait_for("four answers", LIMIT, || (switch.stdout().matches("1000 Success").count() == 4).then_some(()));
+    let by_main_group = r#"exec setpriv --reuid 1235 --regid 4321 --clear-groups --pdeathsig KILL "$@""#;
+    for (port, user, script, is_admitted) in [
+        (5, 1234, as_user(1234, "1234,4321"), true),
+        (5, 1235, by_main_group.to_owned(), true),
+        (5, 1234, as_user(1234, "1234"), false),
+        (6, 1234, as_user(1234, "1234"), true),
+        (6, 1236, as_user(1236, "1234,4321"), false),
+        (6, 0, r#"exec "$@""#.to_owned(), true),
+        (7, 1236, as_user(1236, "1236"), true),
+    ] {
+        let name = format!("client-{port}-{user}-{is_admitted}");
+        let client = place.client_of(&name, &script, user, &format!(",port={port}"));
+        client.line(if is_admitted { "port up" } else { "can't connect: the switch refuses" });
+        assert_eq!(client.count("port up") > 0, is_admitted, "port {port} for {user}");
+        client.stop();
+    }
+    switch.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(switch.exit(LIMIT).success());
+    assert!(switch.stderr().contains("port 6 is for another user"), "{}", switch.stderr());
+    assert!(!place.vde.exists());
 }
 
 /// A switch that is killed may have served other users.

@@ -20,7 +20,7 @@ use qhub::link::{Dialer, Link};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tempfile::TempDir;
 
-use super::switch::{files, hear_all, parent};
+use super::switch::{files, hear_all, is_root, parent};
 use crate::net::{MS, NS, Net};
 use crate::vde_client::{ANSWER_LEN, V3_LEN, address, words};
 use crate::wire::{broadcast, frame, record, records};
@@ -155,6 +155,14 @@ fn another_process_listens() {
 }
 
 impl Caller {
+    /// Has it closed its end?
+    fn is_let_go(&mut self) -> bool {
+        match self.control.read(&mut [0]) {
+            Ok(octets) => octets == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
     /// Where its own socket is.
     fn path(&self) -> PathBuf {
         let path = self.request[14..V3_LEN].split(|&octet| octet == 0).next().expect("a path");
@@ -379,20 +387,10 @@ fn a_bad_answer_is_the_end_of_the_attempt() {
     it.join();
 }
 
-impl Caller {
-    /// Has it closed its end?
-    fn is_let_go(&mut self) -> bool {
-        match self.control.read(&mut [0]) {
-            Ok(octets) => octets == 0,
-            Err(error) => error.kind() == ErrorKind::ConnectionReset,
-        }
-    }
-}
-
 /// The switch tells where its socket is: that may be another's.
 #[test]
 fn a_switch_can_not_make_it_send_to_somebody_else() {
-    if !geteuid().is_root() {
+    if !is_root() {
         return;
     }
     let mut it = Stage::new();
@@ -427,7 +425,7 @@ fn where_the_folder_refuses_its_socket_is_elsewhere() {
 /// Another user's switch has to be able to send to it.
 #[test]
 fn its_socket_admits_the_switch() {
-    if !geteuid().is_root() {
+    if !is_root() {
         return;
     }
     for (owner, mode, group) in [(0, 0o700, 0), (4321, 0o770, 8765)] {

@@ -1,8 +1,9 @@
 //! What a client may ask for, and how.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -256,18 +257,16 @@ fn guests_do_not_wait_for_each_other() {
 fn of_too_many_silent_ones_the_oldest_goes() {
     crate::net::allow_descriptors();
     let mut it = Switch::new();
-    let path = it.folder.join("own");
-    let come = |it: &mut Switch, number: u64| {
-        let control = std::os::unix::net::UnixStream::connect(it.folder.join("ctl")).expect("it listens");
+    let come = |it: &mut Switch| {
+        let control = UnixStream::connect(it.folder.join("ctl")).expect("it listens");
         control.set_nonblocking(true).expect("an open socket");
-        it.net.now += NS * u32::try_from(number % 2).expect("few");
         it.net.turn();
         control
     };
-    let mut guests: Vec<_> = (0..1024).map(|number| come(&mut it, number)).collect();
+    // All at the same time, as far as the hub knows.
+    let mut guests: Vec<_> = (0..1024).map(|_| come(&mut it)).collect();
     it.net.settle();
-    let is_gone = |control: &std::os::unix::net::UnixStream| {
-        use std::io::Read;
+    let is_gone = |control: &UnixStream| {
         let mut control = control;
         matches!(control.read(&mut [0]), Ok(0))
     };
@@ -275,10 +274,10 @@ fn of_too_many_silent_ones_the_oldest_goes() {
     let client = it.join(None);
     assert_eq!(guests.iter().filter(|guest| is_gone(guest)).count(), 1);
     assert!(is_gone(&guests[0]));
-    guests.push(come(&mut it, 1024));
+    guests.push(come(&mut it));
     it.net.settle();
     assert_eq!(guests.iter().position(|guest| !is_gone(guest)), Some(1), "there was a place");
-    guests.push(come(&mut it, 1025));
+    guests.push(come(&mut it));
     it.net.settle();
     assert_eq!(guests.iter().position(|guest| !is_gone(guest)), Some(2));
     client.send(&broadcast(0));
@@ -286,7 +285,7 @@ fn of_too_many_silent_ones_the_oldest_goes() {
     assert_eq!(it.net.counters(0).rx_frames, 1);
     drop(guests);
     it.net.settle();
-    assert_eq!((it.net.hub.wake().is_some(), path.exists()), (true, false));
+    assert_eq!(it.net.ports(), 1);
 }
 
 #[test]
@@ -319,6 +318,19 @@ fn who_leaves_without_waiting_for_the_answer_is_gone() {
         assert_eq!((it.net.ports(), it.net.hub.wake()), (0, None));
         assert_eq!(it.files(), ["ctl"], "what a dead client has left is removed with it");
     }
+}
+
+/// As it is for a moment while a killed client's descriptors are closed one after the other.
+#[test]
+fn who_has_only_its_data_socket_left_leaves_no_file() {
+    let mut it = Switch::new();
+    let mut client = it.come();
+    client.ask(None);
+    let Client { control, data, .. } = client;
+    drop(control);
+    it.net.settle();
+    assert_eq!((it.net.ports(), it.files()), (0, vec!["ctl".to_owned()]));
+    drop(data);
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
 use qhub::bridge::Mode;
 use tempfile::TempDir;
 
 use crate::net::Net;
+use crate::require::require;
 use crate::vde_client::{Answer, Client};
 
 /// A VDE switch.
@@ -90,6 +92,12 @@ impl Switch {
         let rows = self.net.snapshot().fdb.into_iter();
         rows.map(|(row, port)| (row.mac.0[5], port)).collect()
     }
+}
+
+/// Is this root? Says so if not.
+pub(crate) fn is_root() -> bool {
+    let missing = if geteuid().is_root() { vec![] } else { vec!["/proc/the-rights-of-root".into()] };
+    require("root", &[], &missing)
 }
 
 /// A folder that is its owner's alone, whatever other tests do to the umask meanwhile.
