@@ -29,7 +29,7 @@ const FAMILY: usize = 2;
 const PATH: usize = 108;
 
 /// What the hub asks for on its VDE sockets. The relay has the same.
-const SEND_BUFFER: usize = 1 << 20;
+const SEND_BUFFER: usize = 512 << 10;
 
 /// Joins the switch of a folder. Gives the control connection, which has to stay open, and the socket for
 /// frames.

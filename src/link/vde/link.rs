@@ -17,9 +17,9 @@ use crate::link::datagram::DatagramSocket;
 use crate::link::socket_file::SocketFile;
 use crate::link::{Link, Received, SendError};
 
-/// What may be on its way to the other end: it costs memory of the system that nobody else pays for, and makes
-/// what comes last old.
-const SEND_BUFFER: usize = 212_992;
+/// What may be on its way to the other end; the system doubles it. More gives a little more speed, but is memory of
+/// the system for each client that does not read, and makes what comes last old.
+const SEND_BUFFER: usize = 512 << 10;
 
 /// How long a client may be left unread: its socket blocks, and a QEMU stands still all the while.
 const BLOCKED: Duration = Duration::from_millis(5);
